@@ -1,0 +1,76 @@
+"""How fast a pretraining step is: from waveforms to changed weights, in the plugin's own full configuration."""
+
+import argparse
+
+import numpy as np
+import torch
+from report import (
+    REPOSITORY,
+    add_batch_options,
+    autocast,
+    build_parser,
+    load_upstream,
+    measure,
+    noise,
+    prepare,
+    report,
+)
+from torch import Tensor
+
+from utility.acoustic_config import AcousticPretrainConfig
+from utility.acoustic_model import AcousticModel, reconstruction_loss
+from utility.configuration import load_config
+from utility.lengths import pad_signals
+from utility.masking import MaskPlan, batch_mask_plans, draw_mask_plan
+from utility.optimization import build_optimizer, decay_groups
+
+
+def main() -> None:
+    parser = build_parser(__doc__, steps=5, upstream="aalbert")
+    add_batch_options(parser, batch_size=12)
+    arguments = prepare(parser)
+    folder = REPOSITORY / "upstream" / arguments.upstream
+    config = load_config(AcousticPretrainConfig, files=[folder / "pretrain_config.yaml"])
+    model = load_upstream(arguments.upstream).model.to(arguments.device).train()
+    step = Step(model, config, arguments)
+    what = f"{arguments.upstream}, {arguments.batch_size} x {arguments.seconds:g} s, {arguments.precision}"
+    report(arguments, [measure(what, step, arguments, arguments.batch_size * arguments.seconds)])
+
+
+class Step:
+    """One batch forward and backward, gradient clipping, and the optimizer's step after every batch.
+
+    The aalbert recipe takes the optimizer's step after four batches only, so it is a little faster than this.
+    """
+
+    def __init__(self, model: AcousticModel, config: AcousticPretrainConfig, arguments: argparse.Namespace):
+        self.model, self.arguments = model, arguments
+        self.wavs, self.lengths = pad_signals(noise(arguments), torch.device(arguments.device))
+        self.plan = draw_plans(model, self.lengths, config).to(torch.device(arguments.device))
+        optimizer = config.optimizer
+        groups = decay_groups(model, optimizer.lr, optimizer.weight_decay)
+        self.optimizer = build_optimizer(optimizer.name, groups, tuple(optimizer.betas), optimizer.eps)
+        self.max_norm = config.trainer["gradient_clip_val"]
+
+    def __call__(self) -> None:
+        with autocast(self.arguments):
+            outputs = self.model.reconstruct(self.wavs, self.lengths, self.plan)
+            loss = reconstruction_loss(outputs, self.model.frames_per_position, self.plan.target.sum())
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm)
+        self.optimizer.step()
+
+
+def draw_plans(model: AcousticModel, lengths: Tensor, config: AcousticPretrainConfig) -> MaskPlan:
+    """What the loader's processes draw for a batch."""
+    generator = np.random.default_rng(0)
+    plans = [
+        draw_mask_plan(model.num_positions(samples), model.num_input_bins, config.masking, generator)
+        for samples in lengths.tolist()
+    ]
+    return batch_mask_plans(plans)
+
+
+if __name__ == "__main__":
+    main()

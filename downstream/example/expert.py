@@ -1,0 +1,108 @@
+"""One label for an utterance, learned from a CSV of path, label and split (the template for new tasks)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from downstream import interfaces
+from utility.classification import classification_metrics, likeliest, record_predictions, write_predictions
+from utility.corpus import scan_corpora
+from utility.demo_speech import demo_labels
+from utility.errors import UserError
+from utility.label_table import LabelledFile, read_label_table
+from utility.labelled_speech import LabelledSpeech
+from utility.pooling import MeanPooling
+from utility.value_checks import range_problem
+
+
+@dataclass
+class DataConfig:
+    """Where the data is and how it is read."""
+
+    file_path: str = ""
+    """A CSV with the columns path (absolute, or relative to the CSV), label, split (train, dev, test); "" for none."""
+    max_timestep: int | None = 128000
+    """Samples at 16 kHz of a training crop, null for none; dev and test are always read whole."""
+    min_timestep: int = 1600
+    """Samples at 16 kHz; shorter files are skipped."""
+    max_bad_fraction: float = 0.05
+    """The share of unreadable or too short files that is still accepted."""
+
+    def problems(self) -> Iterable[str | None]:
+        yield range_problem("min_timestep", self.min_timestep, 1)
+        yield range_problem("max_timestep", self.max_timestep, self.min_timestep)
+        yield range_problem("max_bad_fraction", self.max_bad_fraction, 0, 1)
+
+
+@dataclass
+class Config(interfaces.DownstreamConfig):
+    """The schema of config.yaml: what every task has, and this task's own sections."""
+
+    datarc: DataConfig = field(default_factory=DataConfig)
+
+
+class DownstreamExpert(interfaces.DownstreamExpert):
+    """Mean over time, then a linear layer. What each method must do is said in downstream/interfaces.py."""
+
+    Config = Config
+    select_by, select_mode = "accuracy", "max"
+
+    def __init__(self, upstream: interfaces.UpstreamInfo, config: Config, state: dict[str, Any] | None = None):
+        super().__init__(upstream, config, state)
+        self.labels = state["labels"] if state else sorted({row.label for row in self.table.values()})
+        self.pooling = MeanPooling(upstream.feature_size)
+        self.output = nn.Linear(self.pooling.out_size, len(self.labels))
+
+    @classmethod
+    def use_demo_data(cls, config: Config) -> None:
+        config.datarc.file_path = str(demo_labels())
+
+    def state(self) -> dict[str, Any]:
+        return {"labels": self.labels}
+
+    @cached_property
+    def table(self) -> dict[str, LabelledFile]:
+        """{absolute path: its row}; read on first use, so that inference needs no data."""
+        return read_label_table(Path(self.config.datarc.file_path))
+
+    def get_dataset(self, split: str) -> LabelledSpeech:
+        data = self.config.datarc
+        scanned = scan_corpora(
+            {"table": data.file_path},
+            min_samples=data.min_timestep,
+            max_bad_fraction=data.max_bad_fraction,
+            log_path=None,
+        )
+        utterances = [utterance for utterance in scanned if self.table[utterance.path].split == split]
+        if not utterances:
+            raise UserError(f"{data.file_path}: no file of the split '{split}' can be used; every split needs some")
+        labels = [self.labels.index(self.table[utterance.path].label) for utterance in utterances]
+        max_samples = data.max_timestep if split == "train" else None
+        return LabelledSpeech(utterances, labels, max_samples, self.config.seed)
+
+    def forward(
+        self,
+        split: str,
+        features: Tensor,
+        lengths: Tensor,
+        labels: list[int],
+        records: dict[str, list],
+        names: list[str],
+    ) -> Tensor:
+        logits = self.output(self.pooling(features, lengths))
+        return record_predictions(logits, torch.tensor(labels, device=logits.device), names, records)
+
+    def log_records(self, split: str, records: dict[str, list]) -> dict[str, float]:
+        return classification_metrics(records, len(self.labels))
+
+    def write_report(self, split: str, records: dict[str, list], folder: Path) -> list[Path]:
+        return [write_predictions(folder / "predictions.csv", records, self.labels)]
+
+    def predict(self, features: Tensor, lengths: Tensor) -> list[dict[str, Any]]:
+        best = likeliest(self.output(self.pooling(features, lengths)), self.labels, count=1)
+        return [{"label": label, "probability": probability} for [(label, probability)] in best]

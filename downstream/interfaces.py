@@ -1,0 +1,156 @@
+"""The downstream contract: what a task is, and the settings that every task has.
+
+A task is a folder with an `expert.py` that defines `DownstreamExpert`, a subclass of the one here, and a
+`config.yaml`. It says where its data is, how features become a loss, a metric and a prediction; extracting features,
+choosing layers, training, checkpoints and inference are the same for all tasks.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from utility.training_config import CheckpointConfig, LoaderConfig, OptimizerConfig, SchedulerConfig, SharedConfig
+
+SPLITS = ("train", "dev", "test")
+SELECTIONS = ("hidden_states", "last_hidden_state")
+
+
+@dataclass(frozen=True)
+class UpstreamInfo:
+    """What a task may know of the upstream."""
+
+    name: str
+    modality: str
+    """speech or video."""
+    feature_size: int
+    """D of the features that the task receives."""
+    samples_per_position: int
+    """Input samples (speech) from one feature to the next."""
+
+
+@dataclass
+class FeaturesConfig:
+    """What of the upstream's output the task receives."""
+
+    selection: str = "hidden_states"
+    """hidden_states (a learned weighted sum of all, or the one named by `layer`) or last_hidden_state."""
+    layer: int | None = None
+    """Use this hidden state alone; 0 is the embedded input, -1 the last."""
+    normalize: bool = False
+    """LayerNorm (without weights) over each hidden state before the weighted sum."""
+    cache_gib: float = 2.0
+    """Memory for features of a frozen upstream, so that they are computed once; 0 recomputes them every time."""
+
+    def problems(self) -> Iterable[str]:
+        if self.selection not in SELECTIONS:
+            yield f"selection: {self.selection!r} is not one of {', '.join(SELECTIONS)}"
+        if self.layer is not None and self.selection != "hidden_states":
+            yield f"layer: is chosen among hidden_states, but selection is {self.selection}"
+        if self.cache_gib < 0:
+            yield f"cache_gib: must not be negative, got {self.cache_gib}"
+
+
+@dataclass
+class TaskOptimizerConfig(OptimizerConfig):
+    """The head's optimizer; the upstream, when fine-tuned, has a learning rate of its own."""
+
+    upstream_lr: float = 1e-5
+    """Peak learning rate of the upstream's weights with -f."""
+
+    def problems(self) -> Iterable[str]:
+        yield from super().problems()
+        if self.upstream_lr <= 0:
+            yield f"upstream_lr: must be positive, got {self.upstream_lr}"
+
+
+@dataclass
+class DownstreamConfig(SharedConfig):
+    """The sections that every task's config.yaml has; a task's schema adds its own `datarc` and `model`."""
+
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    dataloader: LoaderConfig = field(default_factory=LoaderConfig)
+    optimizer: TaskOptimizerConfig = field(default_factory=TaskOptimizerConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+
+class DownstreamExpert(nn.Module, ABC):
+    """A task: its data, its head, its metrics, its predictions."""
+
+    modality: ClassVar[str] = "speech"
+    """What the upstream must read."""
+    Config: ClassVar[type[DownstreamConfig]] = DownstreamConfig
+    """The schema of config.yaml."""
+    select_by: ClassVar[str] = "accuracy"
+    """The key of `log_records` that chooses the best checkpoint, on the dev split."""
+    select_mode: ClassVar[str] = "max"
+    """max or min."""
+
+    def __init__(self, upstream: UpstreamInfo, config: Any, state: dict[str, Any] | None = None):
+        """Build the head for features of `upstream.feature_size`.
+
+        config: an instance of `Config`. state: None to find from the data what has to be known (the list of
+        speakers, say), or what `state()` of an earlier expert returned: then no data is touched.
+        """
+        super().__init__()
+        self.upstream, self.config = upstream, config
+
+    @classmethod
+    def has_data(cls, config: Any) -> bool:
+        """Whether the configuration names any data; without, the demo recipe runs."""
+        return bool(config.datarc.file_path)
+
+    @classmethod
+    @abstractmethod
+    def use_demo_data(cls, config: Any) -> None:
+        """Point `config.datarc` at the demo corpus, making it if need be."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Plain values from which the expert can be rebuilt without its data."""
+
+    @abstractmethod
+    def get_dataset(self, split: str) -> Dataset:
+        """The items of train, dev or test.
+
+        An item is {"signal": (T,) float32, "label": anything, "name": str}, or {"signal": None, "name": str,
+        "error": str} for one that could not be read. The dataset takes (pass, index) keys, on which alone random
+        crops depend, and has `lengths`, the samples of each item.
+        """
+
+    @abstractmethod
+    def forward(
+        self,
+        split: str,
+        features: Tensor,
+        lengths: Tensor,
+        labels: list[Any],
+        records: dict[str, list],
+        names: list[str],
+    ) -> Tensor:
+        """features: (B, N, D), lengths: (B,) int64 valid positions, labels and names: B of each.
+
+        Returns the loss, () float, the mean over the batch. Appends to the lists of `records`, one plain Python
+        value an item, whatever `log_records` and `write_report` need.
+        """
+
+    @abstractmethod
+    def log_records(self, split: str, records: dict[str, list]) -> dict[str, float]:
+        """Records of a whole split -> named metrics, `select_by` among them."""
+
+    def write_report(self, split: str, records: dict[str, list], folder: Path) -> list[Path]:
+        """Write the split's predictions as a readable table, and pictures if there are any; returns the files."""
+        return []
+
+    @abstractmethod
+    def predict(self, features: Tensor, lengths: Tensor) -> list[dict[str, Any]]:
+        """features: (B, N, D), lengths: (B,) -> B results of plain Python values."""
+
+    def format_prediction(self, result: dict[str, Any]) -> str:
+        """A result of `predict` as a line for the terminal."""
+        return ", ".join(f"{key} {value}" for key, value in result.items())

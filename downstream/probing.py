@@ -1,0 +1,204 @@
+"""Training and testing a task on an upstream, as a LightningModule."""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from downstream.features import Featurizer, UpstreamFeatures
+from downstream.interfaces import DownstreamExpert, UpstreamInfo
+from upstream.interfaces import SpeechUpstream
+from utility.audio import SAMPLE_RATE
+from utility.checkpoint import CARD, make_card
+from utility.configuration import to_plain
+from utility.errors import UserError
+from utility.experiment import Experiment, write_json
+from utility.loaders import BadFileLog, bad_items, evaluation_loader, training_loader
+from utility.optimization import decay_groups
+from utility.training_module import TrainingModule
+
+log = logging.getLogger("mynah")
+
+
+class Probing(TrainingModule):
+    """An upstream, a featurizer and a task's expert, trained together; the upstream only with `fine_tune`."""
+
+    def __init__(
+        self,
+        upstream: SpeechUpstream,
+        expert: DownstreamExpert,
+        config: Any,
+        experiment: Experiment,
+        *,
+        task: str,
+        fine_tune: bool,
+    ):
+        super().__init__()
+        self.seed, self.config, self.experiment = config.seed, config, experiment
+        self.task, self.fine_tune, self.expert = task, fine_tune, expert
+        featurizer = Featurizer(upstream.num_hidden_states, config.features)
+        self.features = UpstreamFeatures(upstream, featurizer, fine_tune, config.features.cache_gib)
+        self.metrics: dict[str, dict[str, float]] = {}
+        self.test_split = "test"
+        skipped = experiment.folder / "skipped_files.txt"
+        self.bad_files = BadFileLog(skipped, 0, getattr(config.datarc, "max_bad_fraction", 0.05))
+
+    @property
+    def monitor(self) -> str:
+        """The logged name of the metric that selects the best checkpoint."""
+        return f"dev_{self.expert.select_by}"
+
+    # -- data ------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader:
+        dataset = self._dataset("train")
+        return training_loader(
+            dataset,
+            dataset.lengths,
+            self.config.dataloader,
+            collate,
+            num_batches=self.num_batches,
+            start=self.first_batch,
+            seed=self.seed,
+            rank=self.global_rank,
+            world_size=self.trainer.world_size,
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("dev")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._evaluation_loader(self.test_split)
+
+    def _evaluation_loader(self, split: str) -> DataLoader:
+        dataset = self._dataset(split)
+        ranks = self.global_rank, self.trainer.world_size
+        return evaluation_loader(dataset, dataset.lengths, self.config.dataloader, collate, *ranks)
+
+    def _dataset(self, split: str) -> Any:
+        dataset = self.expert.get_dataset(split)
+        self.bad_files.num_files += len(dataset)
+        return dataset
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, index: int) -> Any:
+        return batch  # the upstream takes its signals to its own device
+
+    # -- steps -----------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        loss = self._loss("train", batch, {})
+        self.guard(loss, batch["names"])
+        self.log("loss", loss, prog_bar=True, batch_size=len(batch["names"]))
+        if self.trainer.world_size > 1:  # processes may hold unlike shares of a batch; see mean_over_processes
+            count = torch.tensor(len(batch["names"]), device=self.device)
+            loss = loss * count / self.mean_over_processes(count)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self.records: dict[str, list] = {}
+
+    def validation_step(self, batch: dict[str, Any] | None, batch_idx: int) -> None:
+        self._evaluate("dev", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        metrics = self._finish("dev")
+        self.log_dict({f"dev_{name}": value for name, value in metrics.items()})
+        self.log(self.monitor, metrics[self.expert.select_by], prog_bar=True)
+
+    def on_test_epoch_start(self) -> None:
+        self.records = {}
+
+    def test_step(self, batch: dict[str, Any] | None, batch_idx: int) -> None:
+        self._evaluate(self.test_split, batch)
+
+    def on_test_epoch_end(self) -> None:
+        metrics = self._finish(self.test_split)
+        self.log_dict({f"{self.test_split}_{name}": value for name, value in metrics.items()})
+        if self.trainer.is_global_zero:
+            folder = self.experiment.folder / self.test_split
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(metrics, folder / "metrics.json")
+            for path in self.expert.write_report(self.test_split, self.records, folder):
+                log.info("wrote %s", path)
+
+    def predict_signals(self, signals: Sequence[Tensor]) -> list[dict[str, Any]]:
+        """The task's predictions for a list of waveforms."""
+        self.eval()
+        with torch.no_grad():
+            features, lengths = self.features(signals, [None] * len(signals))
+            return self.expert.predict(features, lengths)
+
+    def _loss(self, split: str, batch: dict[str, Any], records: dict[str, list]) -> Tensor:
+        features, lengths = self.features(batch["signals"], batch["keys"])
+        return self.expert(split, features, lengths, batch["labels"], records, batch["names"])
+
+    def _evaluate(self, split: str, batch: dict[str, Any] | None) -> None:
+        if batch is not None:
+            self.bad_files.note(batch["bad"])
+            self._loss(split, batch, self.records)
+
+    def _finish(self, split: str) -> dict[str, float]:
+        """Metrics over the records of all processes."""
+        if self.trainer.world_size > 1:
+            gathered: list[Any] = [None] * self.trainer.world_size
+            dist.all_gather_object(gathered, self.records)
+            keys = {key for records in gathered for key in records}
+            self.records = {key: [value for each in gathered for value in each.get(key, [])] for key in sorted(keys)}
+        if not self.records:
+            raise UserError(f"nothing of the {split} split could be read; see {self.bad_files.path}")
+        self.metrics[split] = self.expert.log_records(split, self.records)
+        if not math.isfinite(self.metrics[split][self.expert.select_by]):
+            log.warning("%s of the %s split is not finite", self.expert.select_by, split)
+        return self.metrics[split]
+
+    # -- weights ---------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.config.optimizer
+        groups = [
+            *decay_groups(self.expert, optimizer.lr, optimizer.weight_decay),
+            *decay_groups(self.features.featurizer, optimizer.lr, 0.0),
+            *decay_groups(self.features.upstream, optimizer.upstream_lr, optimizer.weight_decay),
+        ]
+        return self.optimizers_for(groups, optimizer, self.config.scheduler, self.config.trainer["max_steps"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        upstream = self.features.upstream
+        checkpoint[CARD] = make_card(
+            "downstream",
+            upstream.name,
+            upstream.build_arguments(),
+            downstream=self.task,
+            task_config=to_plain(self.config),
+            task_state=self.expert.state(),
+            fine_tune=self.fine_tune,
+            step=self.global_step,
+        )
+
+
+def upstream_info(upstream: SpeechUpstream) -> UpstreamInfo:
+    """What a task's expert is told of the upstream."""
+    return UpstreamInfo(upstream.name, upstream.modality, upstream.hidden_size, upstream.get_downsample_rates())
+
+
+def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Items -> {"signals", "labels", "names", "keys", "bad", "audio_seconds"}; None where none could be read.
+
+    "keys" names the signals that are the same in every pass ("fixed" items), for the features cache.
+    """
+    readable = [item for item in items if item["signal"] is not None]
+    if not readable:
+        return None
+    return {
+        "signals": [item["signal"] for item in readable],
+        "labels": [item["label"] for item in readable],
+        "names": [item["name"] for item in readable],
+        "keys": [item["name"] if item.get("fixed") else None for item in readable],
+        "bad": bad_items(items),
+        "audio_seconds": sum(len(item["signal"]) for item in readable) / SAMPLE_RATE,
+    }

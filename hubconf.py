@@ -1,0 +1,64 @@
+"""torch.hub entries: one per upstream, found by its folder.
+
+    torch.hub.load("path/to/mynah", "aalbert", source="local", ckpt="last.ckpt")
+
+The repository's packages have plain names (`utility`, `upstream`). While an entry is looked up or run they are the
+repository's, whatever a caller has imported under these names; afterwards the caller's are back. So nothing in the
+entries' reach may import them later, in a function: `test_hub` watches over it.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+dependencies = ["torch", "torchaudio", "numpy", "omegaconf", "yaml", "soundfile"]
+
+_REPOSITORY = Path(__file__).resolve().parent
+_PACKAGES = ("utility", "upstream", "downstream")
+
+
+@contextmanager
+def _own_packages() -> Iterator[None]:
+    """Inside, `utility` and its like are this repository's; outside, they are what they were before."""
+    swapped = not _are_ours()
+    others = {name: sys.modules.pop(name) for name in _loaded()} if swapped else {}
+    sys.path.insert(0, str(_REPOSITORY))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(_REPOSITORY))
+        if swapped:
+            for name in _loaded():
+                del sys.modules[name]
+            sys.modules.update(others)
+
+
+def _loaded() -> list[str]:
+    return [name for name in sys.modules if name.partition(".")[0] in _PACKAGES]
+
+
+def _are_ours() -> bool:
+    """Whether the packages of these names in use are already this repository's, as when its own scripts run."""
+    loaded = [name for name in _loaded() if "." not in name]
+    places = [Path(sys.modules[name].__file__ or "").resolve().parent for name in loaded]
+    return bool(loaded) and places == [_REPOSITORY / name for name in loaded]
+
+
+def _entry(plugin: Any) -> Any:
+    def entry(*args: Any, **kwargs: Any) -> Any:
+        with _own_packages():
+            from utility.discovery import import_plugin
+
+            return getattr(import_plugin(plugin, "hubconf"), plugin.name)(*args, **kwargs)
+
+    entry.__name__ = entry.__qualname__ = plugin.name
+    entry.__doc__ = plugin.description
+    return entry
+
+
+with _own_packages():
+    from utility.discovery import find_plugins
+
+    globals().update({name: _entry(plugin) for name, plugin in find_plugins("upstream").items()})

@@ -1,0 +1,66 @@
+"""`make demo`: the four commands of a first session on the demo speech, and a table of what came out."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path("result/demo")
+PRETRAINED = ROOT / "pretrain" / "aalbert"
+TASK = "voxceleb1_speaker"
+PROBES = {
+    "aalbert, pretrained": ("speaker_aalbert", ["-u", "aalbert", "-k", str(PRETRAINED)]),
+    "aalbert, untrained": (
+        "speaker_untrained",
+        ["-u", "aalbert", "-g", str(PRETRAINED / "model_config.yaml")],
+    ),
+    "fbank": ("speaker_fbank", ["-u", "fbank"]),
+}
+
+
+def main() -> None:
+    started = time.monotonic()
+    if ROOT.exists():
+        sys.exit(f"{ROOT} exists already; remove it to run the demo again")
+    run("run_pretrain.py", "-n", "aalbert", "-u", "aalbert", "-p", str(ROOT / "pretrain"))
+    for name, options in PROBES.values():
+        run("run_downstream.py", "-n", name, "-d", TASK, "-p", str(ROOT / "downstream"), *options)
+    print(table(time.monotonic() - started))
+
+
+def run(*command: str) -> None:
+    """Run one of the repository's scripts, shown as a user would type it."""
+    print(f"\n$ python {' '.join(command)}", flush=True)
+    status = subprocess.run([sys.executable, *command], check=False).returncode
+    if status:
+        sys.exit(status)
+
+
+def table(seconds: float) -> str:
+    """The demo's results, from the metrics that the runs wrote."""
+    pretraining = read(PRETRAINED)
+    probes = {title: read(ROOT / "downstream" / name) for title, (name, _) in PROBES.items()}
+    chance = next(iter(probes.values()))["test"]["chance"]
+    rows = [
+        ("masked reconstruction loss, before the first step", f"{pretraining['val_loss_at_start']:.0f}"),
+        (f"masked reconstruction loss, after {pretraining['steps']} steps", f"{pretraining['val_loss']:.0f}"),
+        *(
+            (f"speaker accuracy, {title}", f"{100 * metrics['test']['accuracy']:.1f} %")
+            for title, metrics in probes.items()
+        ),
+        ("speaker accuracy, by chance", f"{100 * chance:.1f} %"),
+        ("wall time", f"{seconds / 60:.1f} min"),
+        ("results", f"{ROOT}/"),
+        ("logs", f".venv/bin/tensorboard --logdir {ROOT}"),
+    ]
+    width = max(len(label) for label, _ in rows)
+    return "\n" + "\n".join(f"| {label:{width}} | {value}" for label, value in rows)
+
+
+def read(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""Train a task on an upstream, evaluate it, or predict with it: arguments -> configuration -> module -> Trainer."""
+
+import argparse
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from utility.allocator import keep_freed_memory
+from utility.checkpoint import CARD, load_weights, read_checkpoint
+from utility.command_line import build_parser, collect_overrides, parse_flag, run_script
+from utility.configuration import from_plain, load_config, save_config
+from utility.discovery import describe_plugins, get_plugin, import_plugin
+from utility.errors import UserError
+from utility.experiment import Experiment, is_launched_process, open_experiment, write_json
+
+log = logging.getLogger("mynah")
+
+EXAMPLES = """\
+  python run_downstream.py -n sid -u aalbert -d voxceleb1_speaker -k result/pretrain/exp
+  python run_downstream.py -n sid_fbank -u fbank -d voxceleb1_speaker -o datarc.file_path=/data/VoxCeleb1
+  python run_downstream.py -n sid_ft -u aalbert -d voxceleb1_speaker -k result/pretrain/exp -f
+  python run_downstream.py -m evaluate -e result/downstream/sid --split dev
+  python run_downstream.py -m inference -e result/downstream/sid --input a.wav folder/
+"""
+INFERENCE_BATCH = 8
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = build_parser("Train, evaluate and use a task on an upstream's features.", EXAMPLES, "result/downstream")
+    task = parser.add_argument_group("upstream and task")
+    task.add_argument("-u", dest="upstream", metavar="NAME", help="upstream (see --list)")
+    task.add_argument("-d", dest="downstream", metavar="NAME", help="task (see --list)")
+    task.add_argument("-k", dest="checkpoint", metavar="CKPT", help="the upstream's checkpoint, experiment or URL")
+    task.add_argument("-g", dest="model_config", metavar="FILE", help="the upstream's model configuration")
+    task.add_argument(
+        "-t", dest="pretrain_config", metavar="FILE", help="the upstream's pretraining configuration (optional)"
+    )
+    task.add_argument(
+        "-f",
+        dest="fine_tune",
+        metavar="True|False",
+        type=parse_flag,
+        nargs="?",
+        const=True,
+        default=False,
+        help="train the upstream too",
+    )
+    task.add_argument(
+        "-s", dest="selection", choices=("hidden_states", "last_hidden_state"), help="which of the upstream's outputs"
+    )
+    task.add_argument("-l", dest="layer", metavar="LAYER", type=int, help="one hidden state instead of a weighted sum")
+    mode = parser.add_argument_group("mode")
+    mode.add_argument("-m", dest="mode", choices=("train", "evaluate", "inference"), default="train")
+    mode.add_argument("--split", choices=("train", "dev", "test"), default="test", help="of -m evaluate")
+    mode.add_argument("--input", metavar="FILE_OR_FOLDER", nargs="+", action="extend", help="of -m inference")
+    mode.add_argument("--json", action="store_true", help="results as JSON on standard output")
+    return parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.list:
+        print(describe_plugins(arguments.plugin_path))
+        return 0
+    from utility.training import check_device  # imports lightning
+
+    check_device(arguments.device)
+    return {"train": train, "evaluate": evaluate, "inference": infer}[arguments.mode](arguments)
+
+
+def train(arguments: argparse.Namespace) -> int:
+    experiment = open_experiment(arguments.root, arguments.name, arguments.resume, arguments.auto_resume)
+    if experiment.resume_from is not None:
+        module = rebuild(arguments, experiment, read_checkpoint(experiment.resume_from, "downstream"))
+    else:
+        module = build(arguments, experiment)
+    if not is_launched_process():
+        experiment.folder.mkdir(parents=True, exist_ok=True)
+        save_config(module.config, experiment.folder / "config.yaml")
+    return train_and_test(arguments, experiment, module)
+
+
+def build(arguments: argparse.Namespace, experiment: Experiment) -> Any:
+    """The module of a new run: upstream from -u and -k, task from -d and its configuration."""
+    from downstream.probing import Probing, upstream_info
+
+    for flag, value in (("-u", arguments.upstream), ("-d", arguments.downstream)):
+        if not value:
+            raise UserError(f"{flag} NAME is needed (see --list)")
+    upstream_plugin = get_plugin("upstream", arguments.upstream, arguments.plugin_path)
+    task_plugin = get_plugin("downstream", arguments.downstream, arguments.plugin_path)
+    expert_class = import_plugin(task_plugin, "expert").DownstreamExpert
+    config = configure(arguments, task_plugin.folder / "config.yaml", expert_class)
+    upstream = build_upstream(upstream_plugin, upstream_options(arguments))
+    if upstream.modality != expert_class.modality:
+        raise UserError(
+            f"upstream '{upstream.name}' reads {upstream.modality}, but task '{arguments.downstream}' needs "
+            f"{expert_class.modality}; choose another of them (see --list)"
+        )
+    if not expert_class.has_data(config):
+        log.info("no data configured (datarc.file_path): this is the demo recipe, on data made for it")
+        config = configure(arguments, task_plugin.folder / "config.yaml", expert_class, demo=True)
+        expert_class.use_demo_data(config)
+    import torch
+
+    torch.manual_seed(config.seed)
+    expert = expert_class(upstream_info(upstream), config)
+    return Probing(upstream, expert, config, experiment, task=arguments.downstream, fine_tune=arguments.fine_tune)
+
+
+def rebuild(arguments: argparse.Namespace, experiment: Experiment, checkpoint: dict[str, Any]) -> Any:
+    """The module that a checkpoint describes, with its weights; -o values come before its configuration's."""
+    from downstream.probing import Probing, upstream_info
+
+    card = checkpoint[CARD]
+    upstream_plugin = get_plugin("upstream", card["upstream"], arguments.plugin_path)
+    task_plugin = get_plugin("downstream", card["downstream"], arguments.plugin_path)
+    expert_class = import_plugin(task_plugin, "expert").DownstreamExpert
+    config = from_plain(expert_class.Config, card["task_config"], str(experiment.resume_from))
+    if overrides := collect_overrides(arguments):
+        config = load_config(expert_class.Config, files=[experiment.folder / "config.yaml"], overrides=overrides)
+    upstream = build_upstream(upstream_plugin, card["config"])
+    expert = expert_class(upstream_info(upstream), config, state=card["task_state"])
+    module = Probing(upstream, expert, config, experiment, task=card["downstream"], fine_tune=card["fine_tune"])
+    load_weights(module, checkpoint["state_dict"], experiment.resume_from)
+    return module
+
+
+def configure(arguments: argparse.Namespace, default: Path, expert_class: type, demo: bool = False) -> Any:
+    """-c or the task's YAML, then -s, -l and -o."""
+    overrides = collect_overrides(arguments)
+    if arguments.selection:
+        overrides.append(f"features.selection={arguments.selection}")
+    if arguments.layer is not None:
+        overrides.append(f"features.layer={arguments.layer}")
+    return load_config(expert_class.Config, files=[arguments.config or default], overrides=overrides, demo=demo)
+
+
+def upstream_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The hub entry's arguments that -k, -g and -t stand for."""
+    options = {"ckpt": arguments.checkpoint, "config": arguments.model_config or arguments.pretrain_config}
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def build_upstream(plugin: Any, options: dict[str, Any]) -> Any:
+    return getattr(import_plugin(plugin, "hubconf"), plugin.name)(**options)
+
+
+def make_trainer(arguments: argparse.Namespace, experiment: Experiment, module: Any) -> Any:
+    from utility.training import build_trainer
+
+    return build_trainer(
+        module.config.trainer,
+        experiment,
+        module.config.checkpoint,
+        device=arguments.device,
+        monitor=module.monitor,
+        mode=module.expert.select_mode,
+    )
+
+
+def train_and_test(arguments: argparse.Namespace, experiment: Experiment, module: Any) -> int:
+    """Train, then test the checkpoint that is best on the dev split."""
+    from utility.training import fit
+
+    trainer = make_trainer(arguments, experiment, module)
+    started = time.monotonic()
+    if not fit(trainer, module, experiment, f"python run_downstream.py -e {experiment.folder}"):
+        return 130
+    best = experiment.best if experiment.best.is_file() else experiment.last
+    trainer.test(module, ckpt_path=best, weights_only=True, verbose=False)
+    if trainer.is_global_zero:
+        card = read_checkpoint(best, "downstream")[CARD]
+        summary = {
+            "upstream": card["upstream"],
+            "downstream": card["downstream"],
+            "fine_tune": card["fine_tune"],
+            "steps": module.config.trainer["max_steps"],
+            "best_step": card["step"],
+            **module.metrics,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        write_json(summary, experiment.folder / "metrics.json")
+        show(arguments, summary, f"results in {experiment.folder}")
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Metrics and report of one split, with an experiment's best checkpoint."""
+    experiment = find_trained(arguments)
+    module = rebuild(arguments, experiment, read_checkpoint(experiment.resume_from, "downstream"))
+    module.test_split = arguments.split
+    trainer = make_trainer(arguments, experiment, module)
+    trainer.test(module, verbose=False)
+    if trainer.is_global_zero:
+        where = f"report in {experiment.folder / arguments.split}"
+        show(arguments, {"split": arguments.split, **module.metrics[arguments.split]}, where)
+    return 0
+
+
+def infer(arguments: argparse.Namespace) -> int:
+    """Predictions for audio files, a line each; unreadable ones are named and the exit status is 1."""
+    from utility.audio import UnreadableAudio, expand_audio, read_audio
+
+    if not arguments.input:
+        raise UserError("-m inference needs --input FILE_OR_FOLDER ...")
+    experiment = find_trained(arguments)
+    module = rebuild(arguments, experiment, read_checkpoint(experiment.resume_from, "downstream"))
+    module.to("cuda" if use_cuda(arguments.device) else "cpu")
+    results, failed = [], 0
+    for path in expand_audio(arguments.input):
+        try:
+            wav = read_audio(path)
+            if len(wav) < module.features.upstream.min_samples:
+                raise UnreadableAudio(path, f"too short ({len(wav)} samples at 16 kHz)")
+        except UnreadableAudio as error:
+            log.warning("skipped %s", error)
+            failed += 1
+            continue
+        [result] = module.predict_signals([wav])
+        results.append({"file": str(path), **result})
+        if not arguments.json:
+            print(f"{path}: {module.expert.format_prediction(result)}", flush=True)
+    if arguments.json:
+        print(json.dumps(results, indent=2))
+    return 1 if failed else 0
+
+
+def find_trained(arguments: argparse.Namespace) -> Experiment:
+    """The experiment and checkpoint that -e (or -n) names; of an experiment, its best."""
+    source = arguments.resume or (arguments.root / arguments.name if arguments.name else None)
+    if source is None:
+        raise UserError(f"-m {arguments.mode} needs -e DIR_OR_CKPT, a trained experiment")
+    best = Path(source) / "checkpoints" / "best.ckpt"
+    return open_experiment(arguments.root, arguments.name, str(best if best.is_file() else source))
+
+
+def use_cuda(device: str) -> bool:
+    import torch
+
+    return device == "cuda" or (device == "auto" and torch.cuda.is_available())
+
+
+def show(arguments: argparse.Namespace, results: dict[str, Any], where: str) -> None:
+    if arguments.json:
+        print(json.dumps(results, indent=2))
+        return
+    print("  ".join(f"{key} {format_value(value)}" for key, value in results.items()))
+    log.info("%s", where)
+
+
+def format_value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key} {format_value(each)}" for key, each in value.items()) + ")"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    keep_freed_memory()
+    run_script(run, parse_arguments())

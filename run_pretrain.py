@@ -1,0 +1,135 @@
+"""Pretrain an upstream: arguments -> configuration -> module and data -> Trainer.fit."""
+
+import argparse
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from utility.allocator import keep_freed_memory
+from utility.checkpoint import CARD, read_checkpoint
+from utility.command_line import build_parser, collect_overrides, run_script
+from utility.configuration import load_config, save_config, to_plain
+from utility.discovery import describe_plugins, get_plugin, import_plugin
+from utility.errors import UserError
+from utility.experiment import Experiment, is_launched_process, open_experiment, write_json
+
+log = logging.getLogger("mynah")
+
+EXAMPLES = """\
+  python run_pretrain.py -n exp -u aalbert                          # the demo recipe
+  python run_pretrain.py -n exp -u aalbert -o datarc.file_path.libri=/data/LibriSpeech/train-clean-360
+  python run_pretrain.py -e result/pretrain/exp                     # go on
+  python run_pretrain.py -n exp -u mockingjay -c my.yaml -o trainer.devices=4 trainer.precision=bf16-mixed
+"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = build_parser("Pretrain an upstream on raw speech.", EXAMPLES, "result/pretrain")
+    parser.add_argument("-u", dest="upstream", metavar="NAME", help="upstream to pretrain (see --list)")
+    parser.add_argument(
+        "-g", dest="model_config", metavar="FILE", type=Path, help="YAML of model and features sections, on top of -c"
+    )
+    return parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.list:
+        print(describe_plugins(arguments.plugin_path))
+        return 0
+    experiment = open_experiment(arguments.root, arguments.name, arguments.resume, arguments.auto_resume)
+    name = choose_upstream(arguments, experiment)
+    plugin = get_plugin("upstream", name, arguments.plugin_path)
+    expert = import_plugin(plugin, "expert")
+    if not hasattr(expert, "build_pretraining"):
+        raise UserError(f"upstream '{name}' has nothing to pretrain; use it as it is in run_downstream.py")
+    config = configure(arguments, experiment, plugin.folder / "pretrain_config.yaml", expert.PretrainConfig)
+
+    from utility.training import check_device  # imports lightning
+
+    check_device(arguments.device)
+    module = expert.build_pretraining(config, experiment)
+    if arguments.init_from and experiment.resume_from is None:
+        module.init_from(read_checkpoint(arguments.init_from, "pretrain", name), arguments.init_from)
+    module.prepare()
+    write_configuration(experiment, name, config)
+    return train(arguments, experiment, name, config, module)
+
+
+def choose_upstream(arguments: argparse.Namespace, experiment: Experiment) -> str:
+    """-u, or the upstream of the experiment that is resumed; both must agree."""
+    if experiment.resume_from is not None:
+        card = read_checkpoint(experiment.resume_from, "pretrain", arguments.upstream)[CARD]
+        return card["upstream"]
+    if not arguments.upstream:
+        raise UserError("-u NAME is needed: the upstream to pretrain (see --list)")
+    return arguments.upstream
+
+
+def configure(arguments: argparse.Namespace, experiment: Experiment, default: Path, schema: type) -> Any:
+    """-c or the plugin's YAML, then -g, then -o; of a resumed run its own configuration, then -o."""
+    overrides = collect_overrides(arguments)
+    if experiment.resume_from is not None and arguments.config is None:
+        stored = experiment.folder / "pretrain_config.yaml"
+        if not stored.is_file():
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            save_config(read_checkpoint(experiment.resume_from, "pretrain")[CARD]["pretrain_config"], stored)
+        return load_config(schema, files=[stored], overrides=overrides)
+    files = [arguments.config or default] + ([arguments.model_config] if arguments.model_config else [])
+    config = load_config(schema, files=files, overrides=overrides)
+    if not config.datarc.file_path:
+        from utility.demo_speech import demo_librispeech
+
+        log.info("no data configured (datarc.file_path): this is the demo recipe, on speech made by eSpeak NG")
+        config = load_config(schema, files=files, overrides=overrides, demo=True)
+        config.datarc.file_path = {"demo": str(demo_librispeech())}
+    return config
+
+
+def write_configuration(experiment: Experiment, name: str, config: Any) -> None:
+    """The configuration as resolved; model_config.yaml is what -g takes."""
+    if is_launched_process():
+        return
+    experiment.folder.mkdir(parents=True, exist_ok=True)
+    save_config(config, experiment.folder / "pretrain_config.yaml")
+    plain = to_plain(config)
+    save_config({key: plain[key] for key in ("model", "features")}, experiment.folder / "model_config.yaml")
+    log.info("%s: configuration and results in %s", name, experiment.folder)
+
+
+def train(arguments: argparse.Namespace, experiment: Experiment, name: str, config: Any, module: Any) -> int:
+    """Evaluate, train, and write metrics.json."""
+    from upstream.acoustic import describe_size
+    from utility.training import build_trainer, fit
+
+    log.info("%s: %s", name, describe_size(module.model))
+    trainer = build_trainer(
+        config.trainer,
+        experiment,
+        config.checkpoint,
+        device=arguments.device,
+        monitor=module.monitor,
+        mode=module.mode,
+    )
+    started = time.monotonic()
+    if experiment.resume_from is None and module.held_out:
+        trainer.validate(module, verbose=False)
+    finished = fit(trainer, module, experiment, f"python run_pretrain.py -e {experiment.folder}")
+    if trainer.is_global_zero:
+        metrics = {
+            "upstream": name,
+            "steps": trainer.global_step,
+            "val_loss_at_start": module.first_val_loss,
+            "val_loss": module.last_val_loss,
+            "seconds": round(time.monotonic() - started, 1),
+            "finished": finished,
+        }
+        write_json(metrics, experiment.folder / "metrics.json")
+        log.info("%s", "  ".join(f"{key} {value}" for key, value in metrics.items()))
+        log.info("checkpoints in %s; tensorboard --logdir %s", experiment.checkpoints, experiment.folder)
+    return 0 if finished else 130
+
+
+if __name__ == "__main__":
+    keep_freed_memory()
+    run_script(run, parse_arguments())

@@ -1,0 +1,1 @@
+"""Upstream models, one folder each."""

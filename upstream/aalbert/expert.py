@@ -1,0 +1,21 @@
+"""Audio ALBERT behind the upstream contract, and its pretraining."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from upstream.acoustic import describe_size, load_acoustic_upstream
+from utility.acoustic_config import AcousticPretrainConfig as PretrainConfig
+
+from .model import AudioAlbert
+
+__all__ = ["PretrainConfig", "build_pretraining", "load"]
+
+load = partial(load_acoustic_upstream, "aalbert", AudioAlbert, Path(__file__).with_name("pretrain_config.yaml"))
+
+
+def build_pretraining(config: PretrainConfig, experiment: Any) -> Any:
+    """The LightningModule that pretrains Audio ALBERT as `config` says and writes to `experiment`."""
+    from utility.acoustic_pretraining import AcousticPretraining  # training only: imports lightning
+
+    return AcousticPretraining("aalbert", AudioAlbert(config.model, config.features), config, experiment)

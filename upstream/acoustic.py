@@ -1,0 +1,101 @@
+"""The upstream made of a masked acoustic model: what aalbert and mockingjay share as experts."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from upstream.interfaces import SpeechUpstream
+from utility.acoustic_config import AcousticConfig, AcousticPretrainConfig
+from utility.acoustic_model import AcousticModel
+from utility.checkpoint import CARD, load_weights, read_checkpoint, select_weights
+from utility.configuration import from_plain, load_config, to_plain
+from utility.lengths import pad_signals
+
+log = logging.getLogger("mynah")
+
+
+class AcousticUpstream(SpeechUpstream):
+    """Waveforms -> the hidden states of an `AcousticModel`: H_0, the embedded input, to H_L."""
+
+    def __init__(self, name: str, model: AcousticModel):
+        super().__init__()
+        self.name, self.model = name, model
+        self.hidden_size = model.config.hidden_size
+        self.num_hidden_states = model.config.num_hidden_layers + 1
+        self.samples_per_position, self.min_samples = model.samples_per_position, model.min_samples
+
+    def encode(self, wavs: Tensor, lengths: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+        states, positions, _ = self.model(wavs, lengths)
+        return states, positions
+
+    def attentions(self, signals: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The attention maps of every layer, (B, heads, N, N) each, and the (B,) valid positions.
+
+        Rows attend to columns; rows beyond an input's positions mean nothing.
+        """
+        self._check(signals)
+        wavs, lengths = pad_signals(signals, self.device)
+        _, positions, attentions = self.model(wavs, lengths, return_attentions=True)
+        return attentions, positions
+
+    def build_arguments(self) -> dict[str, Any]:
+        config = AcousticConfig(self.model.config, self.model.features)
+        return {"config": to_plain(config), "random_weights": True}
+
+
+def load_acoustic_upstream(
+    name: str,
+    model_class: type[AcousticModel],
+    defaults: Path,
+    ckpt: str | Path | None = None,
+    config: str | Path | dict[str, Any] | None = None,
+    random_weights: bool = False,
+    **overrides: Any,
+) -> AcousticUpstream:
+    """What the hub entries of aalbert and mockingjay do.
+
+    defaults: the plugin's pretrain_config.yaml. ckpt: a checkpoint's path or URL, or an experiment's directory; its
+    configuration and weights are taken. config: a YAML file whose values come before the checkpoint's or the defaults,
+    or the plain `model` and `features` sections alone. overrides: single values, `num_hidden_layers=3` for
+    `model.num_hidden_layers`. Without a checkpoint the weights are random, with a warning unless `random_weights`.
+    Raises UserError for anything that does not fit.
+    """
+    checkpoint = None if ckpt is None else read_checkpoint(ckpt, "pretrain", name)
+    plain = _sections(defaults, None) if checkpoint is None else dict(checkpoint[CARD]["config"])
+    if config is not None:
+        plain = config if isinstance(config, dict) else _sections(defaults, Path(config))
+    for key, value in overrides.items():
+        _set(plain, key if "." in key else f"model.{key}", value)
+    chosen = from_plain(AcousticConfig, plain, f"the options of {name}")
+
+    model = model_class(chosen.model, chosen.features)
+    if checkpoint is not None:
+        load_weights(model, select_weights(checkpoint["state_dict"], "model."), ckpt)
+        log.info("%s: loaded %s (step %d, %s)", name, ckpt, checkpoint[CARD]["step"], describe_size(model))
+    elif not random_weights:
+        log.warning("%s: no checkpoint given, the weights are random (pass ckpt=, or -k)", name)
+    return AcousticUpstream(name, model)
+
+
+def describe_size(model: AcousticModel) -> str:
+    """The parameters of the encoder and of the whole, in words."""
+    encoder = sum(parameter.numel() for parameter in model.encoder.parameters())
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return f"{encoder / 1e6:.2f} M parameters in the encoder, {total / 1e6:.2f} M in all"
+
+
+def _sections(defaults: Path, config: Path | None) -> dict[str, Any]:
+    """The plain `model` and `features` sections of the defaults, with those of another YAML file over them."""
+    loaded = load_config(AcousticPretrainConfig, files=[defaults] if config is None else [defaults, config])
+    return to_plain(AcousticConfig(loaded.model, loaded.features))
+
+
+def _set(plain: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in nested mappings."""
+    *sections, last = key.split(".")
+    for section in sections:
+        plain = plain.setdefault(section, {})
+    plain[last] = value

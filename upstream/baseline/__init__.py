@@ -1,0 +1,1 @@
+"""Hand-made features as upstreams: what a pretrained model has to beat."""

@@ -1,0 +1,55 @@
+"""Baseline upstreams: filter banks, cepstra and spectrograms behind the upstream contract."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from upstream.interfaces import SpeechUpstream
+from utility.configuration import from_plain, to_plain
+from utility.errors import UserError
+from utility.frontend import add_deltas, utterance_cmvn
+
+from .model import EXTRACTORS
+
+
+class UpstreamExpert(SpeechUpstream):
+    """One hidden state: the features with their deltas, normalized per utterance, 160 samples a position.
+
+    `name` is fbank, mfcc, spectrogram, mel or linear; `config` is an instance of that name's configuration.
+    """
+
+    num_hidden_states = 1
+
+    def __init__(self, name: str, config: Any):
+        super().__init__()
+        self.name, self.config = name, config
+        self.extractor = EXTRACTORS[name][1](config)
+        self.hidden_size = self.extractor.size * (config.num_deltas + 1)
+        self.samples_per_position, self.min_samples = self.extractor.hop, self.extractor.min_samples
+        # Kaldi's features have no tensors of their own; this one tells `device` where the module was moved.
+        self.register_buffer("place", torch.empty(0), persistent=False)
+
+    def encode(self, wavs: Tensor, lengths: Tensor) -> tuple[tuple[Tensor], Tensor]:
+        """wavs: (B, T) float32, lengths: (B,) -> ((B, F, hidden_size),), (B,) frames, in float32."""
+        with torch.autocast(wavs.device.type, enabled=False):
+            features, frames = self.extractor(wavs, lengths)
+            features = add_deltas(features, frames, self.config.num_deltas)
+            if self.config.cmvn:
+                features = utterance_cmvn(features, frames)
+        return (features,), frames
+
+    def build_arguments(self) -> dict[str, Any]:
+        return to_plain(self.config)
+
+
+def build(name: str, ckpt: str | None, overrides: Mapping[str, Any]) -> UpstreamExpert:
+    """The baseline `name` with `overrides` of its configuration's fields.
+
+    Raises UserError for a checkpoint, which a baseline cannot have, and for unknown or impossible overrides.
+    """
+    if ckpt is not None:
+        raise UserError(f"{name} has no weights, so it cannot load {ckpt}; leave ckpt= (-k) out")
+    schema, _ = EXTRACTORS[name]
+    return UpstreamExpert(name, from_plain(schema, dict(overrides), source=f"options of {name}"))

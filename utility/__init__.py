@@ -1,0 +1,1 @@
+"""What upstreams and downstreams share, one subject a file."""

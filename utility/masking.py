@@ -1,0 +1,139 @@
+"""What is hidden from the model in masked reconstruction, drawn per utterance.
+
+One plan covers the four recipes: Audio ALBERT's single positions that are always zeroed (Chi et al. 2021,
+sec. 3.1), Mockingjay's spans with the 80 / 10 / 10 rule (Liu et al. 2020, sec. 3.1), BERT's per-position rule, and
+TERA's bands of frequency (Liu et al. 2021, sec. III-B).
+
+A plan is drawn on the data side from that utterance's own random generator, so it depends neither on the batch the
+utterance lands in, nor on the number of processes, nor on where a run was resumed.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+ZEROED = -1
+RULES = ("utterance", "position")
+
+
+@dataclass
+class MaskingConfig:
+    """How much is masked, in which shapes, and what stands in its place."""
+
+    mask_proportion: float = 0.15
+    """Share of the positions of an utterance that are masked; 0 masks none (useful with frequency bands)."""
+    mask_consecutive_min: int = 1
+    """Shortest span, in positions; the length is drawn once an utterance."""
+    mask_consecutive_max: int = 1
+    """Longest span, in positions."""
+    mask_allow_overlap: bool = False
+    """Whether spans may start anywhere, overlaps included, rather than on a grid of spans."""
+    zero_probability: float = 1.0
+    """Chance that masked positions are zeroed (BERT and Mockingjay: 0.8)."""
+    replace_probability: float = 0.0
+    """Chance that they show other positions of the utterance instead (0.1); what is left keeps its own content."""
+    rule: str = "utterance"
+    """Whether the zero / replace / keep dice falls once an utterance (s3prl) or once a position (BERT)."""
+    max_frequency_bins: int = 0
+    """TERA: up to that many consecutive input bins are zeroed over the whole utterance; 0 leaves them be."""
+
+    def problems(self) -> Iterable[str]:
+        if not 0 <= self.mask_proportion <= 1:
+            yield f"mask_proportion: must be in [0, 1], got {self.mask_proportion}"
+        if not 1 <= self.mask_consecutive_min <= self.mask_consecutive_max:
+            yield (
+                "mask_consecutive_min: must be at least 1 and at most mask_consecutive_max "
+                f"({self.mask_consecutive_max}), got {self.mask_consecutive_min}"
+            )
+        for name in ("zero_probability", "replace_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                yield f"{name}: must be in [0, 1], got {getattr(self, name)}"
+        if self.zero_probability + self.replace_probability > 1:
+            yield "replace_probability: zero_probability + replace_probability is more than 1"
+        if self.rule not in RULES:
+            yield f"rule: {self.rule!r} is not one of {', '.join(RULES)}"
+        if self.max_frequency_bins < 0:
+            yield f"max_frequency_bins: must not be negative, got {self.max_frequency_bins}"
+        if self.mask_proportion == 0 and self.max_frequency_bins == 0:
+            yield "mask_proportion: with no positions and no frequency bins masked there is nothing to learn"
+
+
+@dataclass
+class MaskPlan:
+    """What one utterance of N positions, or a padded batch of B, shows and is asked for."""
+
+    target: Tensor
+    """(N,) or (B, N) bool: positions whose reconstruction counts in the loss."""
+    source: Tensor
+    """(N,) or (B, N) int64: the position whose content is shown here; its own, another's, or ZEROED."""
+    band: Tensor
+    """(2,) or (B, 2) int64: first input bin that is zeroed, and the first after it; equal for none."""
+
+    @property
+    def zeroed(self) -> Tensor:
+        """(N,) or (B, N) bool: positions that show nothing because they are masked; padding is among them."""
+        return self.source == ZEROED
+
+    def to(self, device: torch.device) -> "MaskPlan":
+        return MaskPlan(*(part.to(device, non_blocking=True) for part in (self.target, self.source, self.band)))
+
+    def show(self, x: Tensor) -> Tensor:
+        """x: (B, N, S, D) true content, S frames a position -> what the model is shown, the same shape."""
+        index = self.source.clamp(min=0)[:, :, None, None].expand_as(x)
+        shown = x.gather(1, index).masked_fill_(self.zeroed[:, :, None, None], 0.0)
+        bins = torch.arange(x.shape[-1], device=x.device)
+        in_band = (bins >= self.band[:, :1]) & (bins < self.band[:, 1:])
+        return shown.masked_fill_(in_band[:, None, None, :], 0.0)
+
+
+def draw_mask_plan(
+    num_positions: int, num_bins: int, config: MaskingConfig, generator: np.random.Generator
+) -> MaskPlan:
+    """The plan of one utterance of `num_positions` positions and `num_bins` input bins."""
+    chosen = _choose_positions(num_positions, config, generator)
+    target = np.zeros(num_positions, dtype=bool)
+    target[chosen] = True
+    masked = np.flatnonzero(target)
+
+    source = np.arange(num_positions)
+    dice = generator.random(len(masked) if config.rule == "position" else 1)
+    zeroed = np.broadcast_to(dice < config.zero_probability, masked.shape)
+    replaced = np.broadcast_to(dice < config.zero_probability + config.replace_probability, masked.shape)
+    others = generator.integers(num_positions, size=len(masked))
+    source[masked] = np.where(zeroed, ZEROED, np.where(replaced, others, masked))
+
+    width = int(generator.integers(min(config.max_frequency_bins, num_bins) + 1))
+    first = int(generator.integers(num_bins - width + 1))
+    if width:
+        target[:] = True  # with a band gone every position has something to reconstruct, as in TERA
+    return MaskPlan(
+        torch.from_numpy(target), torch.from_numpy(source), torch.tensor([first, first + width], dtype=torch.int64)
+    )
+
+
+def batch_mask_plans(plans: Sequence[MaskPlan]) -> MaskPlan:
+    """Plans of utterances of different lengths -> one padded plan; padding is no target and shows zero."""
+    return MaskPlan(
+        target=pad_sequence([plan.target for plan in plans], batch_first=True),
+        source=pad_sequence([plan.source for plan in plans], batch_first=True, padding_value=ZEROED),
+        band=torch.stack([plan.band for plan in plans]),
+    )
+
+
+def _choose_positions(num_positions: int, config: MaskingConfig, generator: np.random.Generator) -> np.ndarray:
+    """Indices to mask: as many spans as come nearest to the proportion, at least one if it is above zero."""
+    if config.mask_proportion == 0:
+        return np.empty(0, dtype=np.int64)
+    span = int(generator.integers(config.mask_consecutive_min, config.mask_consecutive_max + 1))
+    span = min(span, num_positions)
+    count = max(1, round(num_positions * config.mask_proportion / span))
+    if config.mask_allow_overlap:
+        starts = generator.permutation(num_positions - span + 1)[:count]
+    else:
+        offset = int(generator.integers(num_positions % span + 1))
+        starts = generator.permutation(num_positions // span)[:count] * span + offset
+    return (starts[:, None] + np.arange(span)).ravel()

@@ -1,0 +1,53 @@
+"""Optimizers and learning-rate schedules, by name."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+
+def _linear(step: int, num_warmup_steps: int, num_training_steps: int) -> float:
+    if step < num_warmup_steps:
+        return step / num_warmup_steps
+    return max(0.0, (num_training_steps - step) / max(1, num_training_steps - num_warmup_steps))
+
+
+def _constant(step: int, num_warmup_steps: int, num_training_steps: int) -> float:
+    return min(1.0, step / num_warmup_steps) if num_warmup_steps else 1.0
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
+SCHEDULES: dict[str, Callable[[int, int, int], float]] = {"linear": _linear, "constant": _constant}
+
+
+def decay_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict]:
+    """Two parameter groups of the trainable weights: those that decay, and biases, LayerNorms and other vectors."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in trainable if parameter.dim() > 1]
+    vectors = [parameter for parameter in trainable if parameter.dim() <= 1]
+    groups = [
+        {"params": decayed, "lr": lr, "weight_decay": weight_decay},
+        {"params": vectors, "lr": lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(name: str, groups: Iterable[dict], betas: tuple[float, float], eps: float) -> Optimizer:
+    """The named optimizer over parameter groups that carry their own lr and weight_decay.
+
+    The fused kernels are used: one pass over the weights instead of a dozen.
+    """
+    if name == "sgd":
+        return SGD(groups, momentum=betas[0], fused=True)
+    return OPTIMIZERS[name](groups, betas=betas, eps=eps, fused=True)
+
+
+def build_schedule(
+    optimizer: Optimizer, name: str, num_warmup_steps: int, num_training_steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """The named schedule, stepped once an optimizer step."""
+    curve = SCHEDULES[name]
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: curve(step, num_warmup_steps, num_training_steps)
+    )

@@ -1,0 +1,116 @@
+"""Lightning's Trainer, set up as every run of Mynah needs it."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from utility.callbacks import AtomicCheckpointIO, Progress, SaveStates, StopOnSignal, Throughput
+from utility.errors import UserError
+from utility.experiment import Experiment
+from utility.training_config import CheckpointConfig
+
+log = logging.getLogger("mynah")
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def check_device(device: str) -> None:
+    """Raise UserError for a --device that is not here."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu or auto")
+
+
+def build_trainer(
+    arguments: dict[str, Any],
+    experiment: Experiment,
+    checkpoint: CheckpointConfig,
+    *,
+    device: str = "auto",
+    monitor: str,
+    mode: str,
+    callbacks: Sequence[Callback] = (),
+) -> Trainer:
+    """A Trainer that writes to the experiment's folder and stops and resumes without losing a step.
+
+    arguments: the `trainer` section. monitor and mode: the metric that chooses best.ckpt.
+    """
+    _quiet_lightning()
+    arguments = {"val_check_interval": 1000, **arguments}
+    arguments.setdefault("accelerator", {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device])
+    if arguments["accelerator"] == "cpu":
+        arguments.setdefault("devices", 1)
+    try:
+        return Trainer(
+            **arguments,
+            enable_model_summary=False,
+            default_root_dir=experiment.folder,
+            logger=TensorBoardLogger(experiment.folder, name="", version="tensorboard"),
+            plugins=[AtomicCheckpointIO()],
+            use_distributed_sampler=False,
+            max_epochs=-1,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            callbacks=[
+                *callbacks,
+                Throughput(),
+                LearningRateMonitor("step"),
+                Progress(),
+                ModelCheckpoint(
+                    experiment.checkpoints,
+                    filename="best",
+                    monitor=monitor,
+                    mode=mode,
+                    save_top_k=1,
+                    enable_version_counter=False,
+                    auto_insert_metric_name=False,
+                ),
+                StopOnSignal(),
+                SaveStates(experiment.checkpoints, checkpoint.save_every_n_steps, checkpoint.keep_every_n_steps),
+            ],
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise UserError(f"trainer: Lightning refuses these settings: {error}") from error
+
+
+def _quiet_lightning() -> None:
+    """Keep Lightning's errors and warnings, not its advertisements and what does not hold here."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*your dataloader is not resumable.*",  # it starts at the right position by itself
+        ".*smaller than the logging interval.*",
+        ".*LeafSpec.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*in eval mode at the start of training.*",  # the frozen upstream, on purpose
+        ".*which utilizes too many resources.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def fit(trainer: Trainer, module: LightningModule, experiment: Experiment, resume_command: str) -> bool:
+    """Train to the end, or until a signal; returns whether the end was reached.
+
+    Said on the way out when it was not: where the state is and how to go on.
+    """
+    trainer.fit(module, ckpt_path=experiment.resume_from, weights_only=True)
+    stopper = next(callback for callback in trainer.callbacks if isinstance(callback, StopOnSignal))
+    if stopper.stopped_early:
+        log.warning(
+            "stopped at step %d of %d; the state is saved in %s. To go on:\n  %s",
+            trainer.global_step,
+            trainer.max_steps,
+            experiment.last,
+            resume_command,
+        )
+    return not stopper.stopped_early
+
+

@@ -1,0 +1,113 @@
+"""The configuration sections that pretraining and downstream training share."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from utility.optimization import OPTIMIZERS, SCHEDULES
+from utility.trainer_arguments import trainer_problems
+
+
+@dataclass
+class LoaderConfig:
+    """How items become batches."""
+
+    batch_size: int = 12
+    """Items in a batch of one process."""
+    max_batch_seconds: float | None = None
+    """Instead of a fixed size: as many items of similar length as give at most this much padded audio."""
+    eval_batch_size: int = 8
+    """Items in a batch of the held-out data."""
+    num_workers: int = 2
+    """Processes that read ahead; 0 reads in the training process."""
+
+    def problems(self) -> Iterable[str]:
+        for name in ("batch_size", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                yield f"{name}: must be at least 1, got {getattr(self, name)}"
+        if self.max_batch_seconds is not None and self.max_batch_seconds <= 0:
+            yield f"max_batch_seconds: must be positive, got {self.max_batch_seconds}"
+        if self.num_workers < 0:
+            yield f"num_workers: must not be negative, got {self.num_workers}"
+
+
+@dataclass
+class OptimizerConfig:
+    """Biases and LayerNorm weights are never decayed."""
+
+    name: str = "adamw"
+    """adamw, adam or sgd."""
+    lr: float = 1e-4
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    """Of Adam and AdamW; sgd takes the first as its momentum."""
+    eps: float = 1e-8
+    """Of Adam and AdamW."""
+
+    def problems(self) -> Iterable[str]:
+        if self.name not in OPTIMIZERS:
+            yield f"name: {self.name!r} is not one of {', '.join(OPTIMIZERS)}"
+        if self.lr <= 0:
+            yield f"lr: must be positive, got {self.lr}"
+        if self.weight_decay < 0:
+            yield f"weight_decay: must not be negative, got {self.weight_decay}"
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            yield f"betas: must be two numbers in [0, 1), got {self.betas}"
+        if self.eps <= 0:
+            yield f"eps: must be positive, got {self.eps}"
+
+
+@dataclass
+class SchedulerConfig:
+    """The learning rate over optimizer steps."""
+
+    name: str = "linear"
+    """linear (warm-up, then linear decay to zero) or constant (after the warm-up)."""
+    num_warmup_steps: int = 0
+    """Steps of linear warm-up from zero."""
+    num_training_steps: int | None = None
+    """Step at which the decay reaches zero; null: trainer.max_steps."""
+
+    def problems(self) -> Iterable[str]:
+        if self.name not in SCHEDULES:
+            yield f"name: {self.name!r} is not one of {', '.join(SCHEDULES)}"
+        if self.num_warmup_steps < 0:
+            yield f"num_warmup_steps: must not be negative, got {self.num_warmup_steps}"
+        if self.num_training_steps is not None and self.num_training_steps <= self.num_warmup_steps:
+            yield (
+                f"num_training_steps: must be more than num_warmup_steps ({self.num_warmup_steps}), "
+                f"got {self.num_training_steps}"
+            )
+
+
+@dataclass
+class CheckpointConfig:
+    """Which states of a run are kept. `last.ckpt` is the latest, `best.ckpt` the best on held-out data."""
+
+    save_every_n_steps: int = 500
+    """Optimizer steps between two saves of last.ckpt; it is also saved after every validation and at the end."""
+    keep_every_n_steps: int | None = None
+    """Keep a copy named step-N.ckpt that often; null: none."""
+
+    def problems(self) -> Iterable[str]:
+        for name in ("save_every_n_steps", "keep_every_n_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield f"{name}: must be at least 1, got {value}"
+
+
+@dataclass
+class SharedConfig:
+    """What every run has."""
+
+    seed: int = 1337
+    """Every random choice is a function of this seed and of the position in the run."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Arguments of Lightning's Trainer under its own names (max_steps, precision, devices, strategy, ...)."""
+
+    def problems(self) -> Iterable[str]:
+        if self.seed < 0:
+            yield f"seed: must not be negative, got {self.seed}"
+        for problem in trainer_problems(self.trainer):
+            yield f"trainer.{problem}"
