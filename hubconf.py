@@ -7,20 +7,22 @@ repository's, whatever a caller has imported under these names; afterwards the c
 entries' reach may import them later, in a function: `test_hub` watches over it.
 """
 
+# Modules rather than names of them: torch.hub.list takes every callable here for an entry.
+import collections.abc
+import contextlib
+import logging
+import pathlib
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+import typing
 
 dependencies = ["torch", "torchaudio", "numpy", "omegaconf", "yaml", "soundfile"]
 
-_REPOSITORY = Path(__file__).resolve().parent
+_REPOSITORY = pathlib.Path(__file__).resolve().parent
 _PACKAGES = ("utility", "upstream", "downstream")
 
 
-@contextmanager
-def _own_packages() -> Iterator[None]:
+@contextlib.contextmanager
+def _own_packages() -> collections.abc.Iterator[None]:
     """Inside, `utility` and its like are this repository's; outside, they are what they were before."""
     swapped = not _are_ours()
     others = {name: sys.modules.pop(name) for name in _loaded()} if swapped else {}
@@ -42,13 +44,31 @@ def _loaded() -> list[str]:
 def _are_ours() -> bool:
     """Whether the packages of these names in use are already this repository's, as when its own scripts run."""
     loaded = [name for name in _loaded() if "." not in name]
-    places = [Path(sys.modules[name].__file__ or "").resolve().parent for name in loaded]
+    files = [getattr(sys.modules[name], "__file__", None) or "" for name in loaded]
+    places = [pathlib.Path(file).resolve().parent for file in files]
     return bool(loaded) and places == [_REPOSITORY / name for name in loaded]
 
 
-def _entry(plugin: Any) -> Any:
-    def entry(*args: Any, **kwargs: Any) -> Any:
-        with _own_packages():
+@contextlib.contextmanager
+def _audible() -> collections.abc.Iterator[None]:
+    """Inside, the line that says which weights were loaded is seen, also where the caller has set up no logging."""
+    logger = logging.getLogger("mynah")
+    if logger.hasHandlers():
+        yield
+        return
+    handler, level = logging.StreamHandler(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
+def _entry(plugin: typing.Any) -> typing.Any:
+    def entry(*args: typing.Any, **kwargs: typing.Any) -> typing.Any:
+        with _own_packages(), _audible():
             from utility.discovery import import_plugin
 
             return getattr(import_plugin(plugin, "hubconf"), plugin.name)(*args, **kwargs)
@@ -59,6 +79,6 @@ def _entry(plugin: Any) -> Any:
 
 
 with _own_packages():
-    from utility.discovery import find_plugins
+    import utility.discovery as _discovery
 
-    globals().update({name: _entry(plugin) for name, plugin in find_plugins("upstream").items()})
+    globals().update({name: _entry(plugin) for name, plugin in _discovery.find_plugins("upstream").items()})

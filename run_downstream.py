@@ -201,7 +201,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def infer(arguments: argparse.Namespace) -> int:
     """Predictions for audio files, a line each; unreadable ones are named and the exit status is 1."""
-    from utility.audio import UnreadableAudio, expand_audio, read_audio
+    from utility.audio import UnreadableAudio, find_audio, read_audio
 
     if not arguments.input:
         raise UserError("-m inference needs --input FILE_OR_FOLDER ...")
@@ -209,7 +209,8 @@ def infer(arguments: argparse.Namespace) -> int:
     module = rebuild(arguments, experiment, read_checkpoint(experiment.resume_from, "downstream"))
     module.to("cuda" if use_cuda(arguments.device) else "cpu")
     results, failed = [], 0
-    for path in expand_audio(arguments.input):
+    given = [Path(each) for each in arguments.input]
+    for path in [path for each in given for path in (find_audio(each) if each.is_dir() else [each])]:
         try:
             wav = read_audio(path)
             if len(wav) < module.features.upstream.min_samples:

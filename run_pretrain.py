@@ -45,9 +45,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"upstream '{name}' has nothing to pretrain; use it as it is in run_downstream.py")
     config = configure(arguments, experiment, plugin.folder / "pretrain_config.yaml", expert.PretrainConfig)
 
+    import torch
+
     from utility.training import check_device  # imports lightning
 
     check_device(arguments.device)
+    torch.manual_seed(config.seed)
     module = expert.build_pretraining(config, experiment)
     if arguments.init_from and experiment.resume_from is None:
         module.init_from(read_checkpoint(arguments.init_from, "pretrain", name), arguments.init_from)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
@@ -103,19 +102,20 @@ def autocast(arguments: argparse.Namespace) -> AbstractContextManager:
 def measure(
     what: str, step: Callable[[], Any], arguments: argparse.Namespace, audio_seconds: float | None = None
 ) -> Row:
-    """Run `step` once to warm up, once to count its operations, and `--steps` times by the clock."""
+    """Run `step` once to warm up, `--steps` times by the clock, and once to count its operations."""
     if arguments.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     step()
-    gflop = count_flop(step) / 1e9
     seconds = statistics.median(clock(step, arguments.device) for _ in range(arguments.steps))
+    peak = peak_mib(arguments.device)  # before the counter, which takes memory of its own
+    gflop = count_flop(step) / 1e9
     return Row(
         what=what,
         seconds=seconds,
         audio_seconds_per_second=audio_seconds and audio_seconds / seconds,
         gflop=gflop,
         gflops=gflop / seconds,
-        peak_mib=peak_mib(arguments.device),
+        peak_mib=peak,
     )
 
 
@@ -136,9 +136,14 @@ def count_flop(step: Callable[[], Any]) -> int:
     torch's counter knows the fused attention of GPUs but not that of CPUs, which is counted here by the same
     formulas: two products forward, five backward (one of them computes the attention maps again).
     """
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+    aten = torch.ops.aten
     cpu_attention = {
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop,
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flop,
+        aten._scaled_dot_product_flash_attention_for_cpu: lambda *shapes, **_: sdpa_flop_count(*shapes[:3]),
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+            lambda *shapes, **_: sdpa_backward_flop_count(*shapes[:4])
+        ),
     }
     with FlopCounterMode(display=False, custom_mapping=cpu_attention) as counter:
         step()
@@ -220,13 +225,3 @@ def _table(rows: Sequence[Row]) -> str:
 
 def _shown(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
-
-
-def _attention_flop(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query, key, value)
-
-
-def _attention_backward_flop(
-    grad: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any
-) -> int:
-    return sdpa_backward_flop_count(grad, query, key, value)

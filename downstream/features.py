@@ -52,7 +52,7 @@ class UpstreamFeatures(nn.Module):
     def __init__(self, upstream: nn.Module, featurizer: Featurizer, fine_tune: bool, cache_gib: float = 0.0):
         super().__init__()
         self.upstream, self.featurizer, self.fine_tune = upstream, featurizer, fine_tune
-        self.upstream.requires_grad_(fine_tune)
+        self.upstream.requires_grad_(fine_tune).train(fine_tune)  # Lightning keeps the modes that it finds
         self.room = 0 if fine_tune else int(cache_gib * GIB)
         self.kept: dict[str, States] = {}
 
@@ -98,8 +98,12 @@ class UpstreamFeatures(nn.Module):
         return self.featurizer.select(output["hidden_states"]), output["lengths"]
 
     def _keep(self, key: str, states: States) -> None:
+        size = sum(state.nbytes for state in states)
+        if size > self.room:
+            self.room = 0  # full: what comes from now on is computed every time, in batches
+            return
         self.kept[key] = tuple(state.cpu() for state in states)
-        self.room -= sum(state.nbytes for state in states)
+        self.room -= size
 
 
 def _chosen_layers(num_hidden_states: int, config: FeaturesConfig) -> list[int]:

@@ -107,8 +107,8 @@ class Probing(TrainingModule):
 
     def on_validation_epoch_end(self) -> None:
         metrics = self._finish("dev")
-        self.log_dict({f"dev_{name}": value for name, value in metrics.items()})
-        self.log(self.monitor, metrics[self.expert.select_by], prog_bar=True)
+        for name, value in metrics.items():
+            self.log(f"dev_{name}", value, prog_bar=name == self.expert.select_by)
 
     def on_test_epoch_start(self) -> None:
         self.records = {}

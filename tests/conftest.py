@@ -1,10 +1,17 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use: a cache of its own, real data, a small corpus, the scripts as processes."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 REPOSITORY = Path(__file__).parents[1]
+SPEAKERS, UTTERANCES = 4, 6
 
 
 @pytest.fixture
@@ -22,3 +29,100 @@ def own_cache(tmp_path_factory, monkeypatch) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("MYNAH_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_cache_folder(tmp_path_factory) -> Path:
+    """One cache folder for all the tests that need the demo corpora, which take seconds to make."""
+    return tmp_path_factory.mktemp("demo_cache")
+
+
+@pytest.fixture
+def demo_cache(own_cache, demo_cache_folder, monkeypatch) -> Path:
+    """Use the session's demo corpora."""
+    monkeypatch.setenv("MYNAH_CACHE", str(demo_cache_folder))
+    return demo_cache_folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """Speaker folders of short harmonic tones in noise, each speaker at a pitch of its own."""
+    root = tmp_path_factory.mktemp("corpus")
+    generator = np.random.default_rng(0)
+    for speaker in range(SPEAKERS):
+        for utterance in range(UTTERANCES):
+            seconds = np.arange(int(generator.integers(8000, 24000))) / 16000
+            partials = [np.sin(2 * np.pi * 110 * (speaker + 1) * k * seconds + k) / k for k in range(1, 6)]
+            wav = 0.1 * sum(partials) + generator.normal(0, 0.01, len(seconds))
+            path = root / f"speaker{speaker}" / "chapter" / f"{utterance}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, wav.astype("float32"), 16000)
+    return root
+
+
+@pytest.fixture
+def tiny_pretraining(corpus) -> list[str]:
+    """-o values of a pretraining run that takes a second: a tiny model, dropout and accumulation included."""
+    return [
+        f"datarc.file_path={{tones: {corpus}}}",
+        "datarc.max_timestep=8000",
+        "datarc.min_timestep=4000",
+        "datarc.valid_fraction=0.2",
+        "model.hidden_size=16",
+        "model.num_attention_heads=2",
+        "model.intermediate_size=32",
+        "model.num_hidden_layers=2",
+        "model.hidden_dropout_prob=0.1",
+        "dataloader.batch_size=4",
+        "dataloader.num_workers=0",
+        "optimizer.lr=1e-3",
+        "scheduler.num_warmup_steps=5",
+        "scheduler.num_training_steps=100",
+        "trainer.max_steps=40",
+        "trainer.accumulate_grad_batches=2",
+        "trainer.val_check_interval=14",
+        "trainer.log_every_n_steps=5",
+        "trainer.enable_progress_bar=false",
+        "checkpoint.save_every_n_steps=5",
+        "logging.pictures_every_n_steps=0",
+    ]
+
+
+Start = Callable[..., subprocess.Popen]
+
+
+@pytest.fixture
+def start(own_cache) -> Start:
+    """start("run_pretrain.py", *arguments) -> the script as a process of its own, on one thread."""
+    processes = []
+
+    def begin(*command: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=REPOSITORY,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MYNAH_CACHE": str(own_cache)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        processes.append(process)
+        return process
+
+    yield begin
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def script(start) -> Callable[..., tuple[int, str]]:
+    """script("run_pretrain.py", *arguments) -> (exit status, everything it printed)."""
+
+    def run(*command: str) -> tuple[int, str]:
+        process = start(*command)
+        output, _ = process.communicate(timeout=240)
+        return process.returncode, output
+
+    return run

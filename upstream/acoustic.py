@@ -1,10 +1,12 @@
 """The upstream made of a masked acoustic model: what aalbert and mockingjay share as experts."""
 
+import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from upstream.interfaces import SpeechUpstream
@@ -12,7 +14,9 @@ from utility.acoustic_config import AcousticConfig, AcousticPretrainConfig
 from utility.acoustic_model import AcousticModel
 from utility.checkpoint import CARD, load_weights, read_checkpoint, select_weights
 from utility.configuration import from_plain, load_config, to_plain
+from utility.errors import UserError
 from utility.lengths import pad_signals
+from utility.yaml_text import read_yaml_file
 
 log = logging.getLogger("mynah")
 
@@ -58,18 +62,20 @@ def load_acoustic_upstream(
     """What the hub entries of aalbert and mockingjay do.
 
     defaults: the plugin's pretrain_config.yaml. ckpt: a checkpoint's path or URL, or an experiment's directory; its
-    configuration and weights are taken. config: a YAML file whose values come before the checkpoint's or the defaults,
-    or the plain `model` and `features` sections alone. overrides: single values, `num_hidden_layers=3` for
-    `model.num_hidden_layers`. Without a checkpoint the weights are random, with a warning unless `random_weights`.
+    configuration and weights are taken. config: a YAML file whose `model` and `features` sections go over the
+    checkpoint's or the defaults, or these sections as plain values, taken alone. overrides: single values,
+    `num_hidden_layers=3` for `model.num_hidden_layers`. Without a checkpoint the weights are random, with a warning
+    unless `random_weights`.
     Raises UserError for anything that does not fit.
     """
     checkpoint = None if ckpt is None else read_checkpoint(ckpt, "pretrain", name)
-    plain = _sections(defaults, None) if checkpoint is None else dict(checkpoint[CARD]["config"])
+    plain = _sections(defaults) if checkpoint is None else checkpoint[CARD]["config"]
     if config is not None:
-        plain = config if isinstance(config, dict) else _sections(defaults, Path(config))
+        plain = copy.deepcopy(config) if isinstance(config, dict) else _with_file(plain, Path(config))
     for key, value in overrides.items():
         _set(plain, key if "." in key else f"model.{key}", value)
-    chosen = from_plain(AcousticConfig, plain, f"the options of {name}")
+    source = f"the options of {name}" if config is None or isinstance(config, dict) else str(config)
+    chosen = from_plain(AcousticConfig, plain, source)
 
     model = model_class(chosen.model, chosen.features)
     if checkpoint is not None:
@@ -87,10 +93,20 @@ def describe_size(model: AcousticModel) -> str:
     return f"{encoder / 1e6:.2f} M parameters in the encoder, {total / 1e6:.2f} M in all"
 
 
-def _sections(defaults: Path, config: Path | None) -> dict[str, Any]:
-    """The plain `model` and `features` sections of the defaults, with those of another YAML file over them."""
-    loaded = load_config(AcousticPretrainConfig, files=[defaults] if config is None else [defaults, config])
+def _sections(defaults: Path) -> dict[str, Any]:
+    """The plain `model` and `features` sections of the defaults."""
+    loaded = load_config(AcousticPretrainConfig, files=[defaults])
     return to_plain(AcousticConfig(loaded.model, loaded.features))
+
+
+def _with_file(plain: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The same sections of a YAML file over the plain ones; what else the file says is about training."""
+    try:
+        given, _ = read_yaml_file(path)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    merged = OmegaConf.merge(plain, {section: given[section] for section in plain if section in given})
+    return OmegaConf.to_container(merged, resolve=True)
 
 
 def _set(plain: dict[str, Any], key: str, value: Any) -> None:

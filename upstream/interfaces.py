@@ -64,10 +64,11 @@ class SpeechUpstream(nn.Module, ABC):
         return {"hidden_states": states, "last_hidden_state": states[-1], "lengths": positions}
 
     def _check(self, signals: Sequence[Tensor]) -> None:
-        if isinstance(signals, Tensor) or not signals:
+        if not isinstance(signals, Sequence) or not signals:
+            shape = f" of shape {tuple(signals.shape)}" if hasattr(signals, "shape") else ""
             raise ValueError(
                 f"{self.name} takes a non-empty list of 1-D waveforms, got "
-                f"{f'a tensor of shape {tuple(signals.shape)}' if isinstance(signals, Tensor) else signals!r}; "
+                f"{'an empty one' if isinstance(signals, Sequence) else f'{type(signals).__name__}{shape}'}; "
                 "pass [wav] for a single one"
             )
         for index, signal in enumerate(signals):

@@ -127,10 +127,12 @@ class AcousticPretraining(TrainingModule):
             pretrain_config=plain,
             step=self.global_step,
             first_val_loss=self.first_val_loss,
+            last_val_loss=self.last_val_loss,
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.first_val_loss = checkpoint[CARD]["first_val_loss"]
+        card = checkpoint[CARD]
+        self.first_val_loss, self.last_val_loss = card["first_val_loss"], card["last_val_loss"]
 
     def init_from(self, checkpoint: dict[str, Any], source: str) -> None:
         """Take the weights alone of another run (--init-from)."""

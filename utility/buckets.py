@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
+from utility.errors import UserError
+
 NEIGHBORS = 0.1
 """Lengths are perturbed by up to this share before sorting, so that the same utterances do not always meet."""
 
@@ -21,8 +23,9 @@ class TrainingBatches(Sampler[list[Key]]):
     """Batches `start` to `num_batches` of an endless stream of shuffled passes over the data.
 
     lengths: samples of each utterance. batch_size: utterances a process; max_samples: instead, the most padded
-    samples a process. Of the global batch, `world_size` times as large, rank r takes every world_size-th item. A
-    global batch with fewer items than processes (at most the last of a pass) is left out.
+    samples a process, where an utterance alone is not longer. Of the global batch, `world_size` times as large,
+    rank r takes every world_size-th item. A global batch with fewer items than processes (at most the last of a
+    pass) is left out. Raises UserError if there are fewer utterances than processes.
     """
 
     def __init__(
@@ -38,9 +41,11 @@ class TrainingBatches(Sampler[list[Key]]):
         world_size: int = 1,
     ):
         self.lengths = np.asarray(lengths)
-        self.batch_size, self.max_samples = batch_size * world_size, max_samples and max_samples * world_size
+        self.batch_size, self.max_samples = batch_size, max_samples
         self.num_batches, self.start, self.seed = num_batches, start, seed
         self.rank, self.world_size = rank, world_size
+        if len(self.lengths) < world_size:
+            raise UserError(f"{len(self.lengths)} training items cannot be shared among {world_size} processes")
 
     def __len__(self) -> int:
         """Of the whole run, those before `start` included: Lightning counts from the beginning too."""
@@ -60,7 +65,7 @@ class TrainingBatches(Sampler[list[Key]]):
         generator = np.random.default_rng([self.seed, pass_index])
         noise = generator.uniform(1 - NEIGHBORS, 1 + NEIGHBORS, len(self.lengths))
         order = np.lexsort((generator.permutation(len(self.lengths)), self.lengths * noise))
-        batches = _cut(order, self.lengths, self.batch_size, self.max_samples)
+        batches = _cut(order, self.lengths, self.batch_size, self.max_samples, self.world_size)
         batches = [batch for batch in batches if len(batch) >= self.world_size]
         return [batches[index] for index in generator.permutation(len(batches))]
 
@@ -70,7 +75,7 @@ class EvaluationBatches(Sampler[list[Key]]):
 
     def __init__(self, lengths: Sequence[int], batch_size: int, rank: int = 0, world_size: int = 1):
         order = np.argsort(-np.asarray(lengths), kind="stable")[rank::world_size]
-        self.batches = _cut(order, np.asarray(lengths), batch_size, None)
+        self.batches = _cut(order, np.asarray(lengths), batch_size)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -80,14 +85,21 @@ class EvaluationBatches(Sampler[list[Key]]):
             yield [(0, int(index)) for index in batch]
 
 
-def _cut(order: np.ndarray, lengths: np.ndarray, batch_size: int, max_samples: int | None) -> list[np.ndarray]:
-    """Cut a sequence of indices into batches by count, or by padded samples (at least one item each)."""
+def _cut(
+    order: np.ndarray, lengths: np.ndarray, batch_size: int, max_samples: int | None = None, processes: int = 1
+) -> list[np.ndarray]:
+    """Cut a sequence of indices into global batches: by items a process, or by padded samples a process.
+
+    By samples a process still gets an item at least; only the last batch may have fewer items than processes.
+    """
     if max_samples is None:
-        return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+        size = batch_size * processes
+        return [order[first : first + size] for first in range(0, len(order), size)]
     batches, first, longest = [], 0, 0
     for end, index in enumerate(order):
         longest = max(longest, lengths[index])
-        if end > first and longest * (end + 1 - first) > max_samples:
+        largest_share = -(-(end + 1 - first) // processes)
+        if end - first >= processes and longest * largest_share > max_samples:
             batches.append(order[first:end])
             first, longest = end, lengths[index]
     return [*batches, order[first:]] if len(order) else []

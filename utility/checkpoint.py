@@ -9,9 +9,9 @@ it. Beside Lightning's entries (state_dict, optimizer_states, loops, ...) it hol
 
 import hashlib
 import os
-import pickle  # for the name of its error only
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError  # what torch.load raises; nothing is pickled here
 from typing import Any
 from urllib.parse import urlparse
 
@@ -127,7 +127,7 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except PermissionError as error:
         raise UserError(f"{path}: permission denied") from error
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:
+    except (RuntimeError, EOFError, UnpicklingError, ValueError, KeyError, OSError) as error:
         size = path.stat().st_size
         raise UserError(
             f"{path}: not a readable checkpoint ({size} bytes: truncated, or another kind of file); expected one "

@@ -124,8 +124,8 @@ class SpeechDataset(Dataset):
     """Waveforms, cropped at random to at most `max_samples` (None: whole).
 
     Its keys are (pass over the data, index), or an index for pass 0. The crop is a function of the seed and the key.
-    Items: {"signal": (T,) float32 at 16 kHz, "name": path, "rng_key": (seed, pass, index)}; for a file that turns out
-    unreadable {"signal": None, "name": path, "error": reason}.
+    Items: {"signal": (T,) float32 at 16 kHz, "name": path, "rng_key": (seed, pass, index), "fixed": whether it is the
+    same in every pass}; for a file that turns out unreadable {"signal": None, "name": path, "error": reason}.
     """
 
     def __init__(
@@ -151,7 +151,8 @@ class SpeechDataset(Dataset):
             signal = self._read(utterance, np.random.default_rng(rng_key))
         except UnreadableAudio as error:
             return {"signal": None, "name": utterance.path, "error": error.reason}
-        return {"signal": signal, "name": utterance.path, "rng_key": rng_key}
+        fixed = self.max_samples is None or len(signal) < self.max_samples
+        return {"signal": signal, "name": utterance.path, "rng_key": rng_key, "fixed": fixed}
 
     def _read(self, utterance: Utterance, generator: np.random.Generator) -> torch.Tensor:
         if self.trim_silence:  # where the sound begins is known only from the whole

@@ -29,7 +29,7 @@ VIDEO_SIZE = 3  # utterances of one VoxCeleb1 video, all in one split
 SPLITS = {"train": 1, "dev": 2, "test": 3}  # as numbered in VoxCeleb1's iden_split.txt
 TONE_DB = 6.0  # a recording's tone: this much up or down, drawn at every kHz
 NOISE_DB = (8.0, 28.0)  # its noise: this far below the speech
-# With these values logistic regression on the mean log mel spectrum names 7 probe speakers of 10.
+# With these values logistic regression on the mean log mel spectrum names about 2 in 3 probe speakers right.
 
 PRETRAIN_UTTERANCES = 13
 PROBE_UTTERANCES = {"train": 10, "dev": 2, "test": 5}

@@ -9,6 +9,9 @@ from typing import Any
 from utility.checkpoint import locate_checkpoint
 from utility.errors import UserError
 
+RANKS = ("LOCAL_RANK", "RANK", "NODE_RANK", "SLURM_PROCID")
+"""Set by Lightning, torchrun and SLURM; any of them is above 0 in every process but the first."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -30,37 +33,26 @@ class Experiment:
         return self.checkpoints / "best.ckpt"
 
 
-def open_experiment(
-    root: Path, name: str | None, resume: str | None = None, auto_resume: bool = False
-) -> Experiment:
+def open_experiment(root: Path, name: str | None, resume: str | None = None, auto_resume: bool = False) -> Experiment:
     """Decide where a run writes.
 
     root: the folder of experiments (-p). name: -n. resume: a directory or checkpoint (-e). auto_resume: -a.
-    Raises UserError without a name, for a name that exists and is not to be resumed, and for a resume that finds nothing.
+    Raises UserError without a name, for a name that exists and is not to be resumed, for a resume that finds nothing,
+    and for a name that is not the resumed experiment's.
     """
     if resume is not None:
-        checkpoint = locate_checkpoint(resume)
-        folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else root / (name or "")
-        if name and folder != root / name and checkpoint.parent.name != "checkpoints":
-            folder = root / name
-        if not name and checkpoint.parent.name != "checkpoints":
-            raise UserError(f"-e {resume}: the checkpoint lies in no experiment; name one with -n to go on in")
-        return Experiment(folder, checkpoint)
+        return _resume(root, name, resume)
     if not name:
         raise UserError("-n NAME is needed: the name of the experiment")
     folder = root / name
-    if is_launched_process() or not _holds_anything(folder):
-        return Experiment(folder, _last(folder) if auto_resume else None)
-    if auto_resume:
-        return Experiment(folder, _last(folder))
-    raise UserError(
-        f"experiment '{name}' exists already in {folder}; -a goes on with it, -n takes another name, or remove it"
-    )
+    if not auto_resume:
+        _refuse_existing(folder, "-a goes on with it")
+    return Experiment(folder, _last(folder) if auto_resume else None)
 
 
 def is_launched_process() -> bool:
-    """Whether another process of the same run started this one, and has opened the experiment already."""
-    return int(os.environ.get("LOCAL_RANK", 0)) > 0
+    """Whether this is not the first process of its run: the first one opens the experiment for all."""
+    return any(int(os.environ.get(rank) or 0) > 0 for rank in RANKS)
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
@@ -71,8 +63,29 @@ def write_json(content: dict[str, Any], path: Path) -> None:
     temporary.replace(path)
 
 
-def _holds_anything(folder: Path) -> bool:
-    return folder.exists() and any(folder.iterdir())
+def _resume(root: Path, name: str | None, resume: str) -> Experiment:
+    """Go on in the experiment that the checkpoint lies in, or with a stray checkpoint in a new one called `name`."""
+    checkpoint = locate_checkpoint(resume)
+    if checkpoint.parent.name == "checkpoints":
+        folder = checkpoint.parent.parent
+        if name and (root / name).resolve() != folder.resolve():
+            raise UserError(
+                f"-e {resume} goes on in {folder}, not in -n {name}; leave -n out, or start a new run from these "
+                "weights with --init-from"
+            )
+        return Experiment(folder, checkpoint)
+    if not name:
+        raise UserError(f"-e {resume}: the checkpoint lies in no experiment; name one with -n to go on in")
+    _refuse_existing(root / name, f"-e {root / name} goes on with it")
+    return Experiment(root / name, checkpoint)
+
+
+def _refuse_existing(folder: Path, advice: str) -> None:
+    """Raise UserError if the folder holds anything that this run did not put there."""
+    if not is_launched_process() and folder.exists() and any(folder.iterdir()):
+        raise UserError(
+            f"experiment '{folder.name}' exists already in {folder}; {advice}, -n takes another name, or remove it"
+        )
 
 
 def _last(folder: Path) -> Path | None:

@@ -24,6 +24,7 @@ def read_manifest(path: str | Path, columns: Sequence[str] = ("path",)) -> list[
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file, delimiter=DELIMITERS[path.suffix.lower()])
+            found = table.fieldnames or []
             rows = list(table)
     except FileNotFoundError:
         raise UserError(f"manifest not found: {path}; check the path") from None
@@ -31,7 +32,6 @@ def read_manifest(path: str | Path, columns: Sequence[str] = ("path",)) -> list[
         raise UserError(f"manifest {path}: permission denied") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"manifest {path} cannot be read as a table in UTF-8: {error}") from error
-    found = table.fieldnames or []
     if missing := [column for column in columns if column not in found]:
         raise UserError(
             f"manifest {path} has no column {', '.join(missing)}; its columns are {', '.join(found) or 'none'}; "

@@ -62,7 +62,7 @@ def build_trainer(
                 *callbacks,
                 Throughput(),
                 LearningRateMonitor("step"),
-                Progress(),
+                *([Progress()] if arguments.get("enable_progress_bar", True) else []),
                 ModelCheckpoint(
                     experiment.checkpoints,
                     filename="best",

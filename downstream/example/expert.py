@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from downstream import interfaces
 from utility.classification import classification_metrics, likeliest, record_predictions, write_predictions
-from utility.corpus import scan_corpora
+from utility.corpus import Utterance, scan_corpora
 from utility.demo_speech import demo_labels
 from utility.errors import UserError
 from utility.label_table import LabelledFile, read_label_table
 from utility.labelled_speech import LabelledSpeech
 from utility.pooling import MeanPooling
-from utility.value_checks import range_problem
+from utility.value_checks import positive_problem, range_problem
 
 
 @dataclass
@@ -25,7 +25,7 @@ class DataConfig:
     """Where the data is and how it is read."""
 
     file_path: str = ""
-    """A CSV with the columns path (absolute, or relative to the CSV), label, split (train, dev, test); "" for none."""
+    """A CSV with the columns path (absolute, or relative to the CSV), label, split (train, dev or test)."""
     max_timestep: int | None = 128000
     """Samples at 16 kHz of a training crop, null for none; dev and test are always read whole."""
     min_timestep: int = 1600
@@ -40,14 +40,26 @@ class DataConfig:
 
 
 @dataclass
+class ModelConfig:
+    """The classifier's shape."""
+
+    hidden_size: int = 128
+    """Width between the features and the mean."""
+
+    def problems(self) -> Iterable[str | None]:
+        yield positive_problem("hidden_size", self.hidden_size)
+
+
+@dataclass
 class Config(interfaces.DownstreamConfig):
     """The schema of config.yaml: what every task has, and this task's own sections."""
 
     datarc: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
 
 
 class DownstreamExpert(interfaces.DownstreamExpert):
-    """Mean over time, then a linear layer. What each method must do is said in downstream/interfaces.py."""
+    """Linear, ReLU, mean over time, linear. What each method must do is said in downstream/interfaces.py."""
 
     Config = Config
     select_by, select_mode = "accuracy", "max"
@@ -55,7 +67,9 @@ class DownstreamExpert(interfaces.DownstreamExpert):
     def __init__(self, upstream: interfaces.UpstreamInfo, config: Config, state: dict[str, Any] | None = None):
         super().__init__(upstream, config, state)
         self.labels = state["labels"] if state else sorted({row.label for row in self.table.values()})
-        self.pooling = MeanPooling(upstream.feature_size)
+        # Without the ReLU, features that are normalized over the utterance (CMVN) would all have the mean zero.
+        self.hidden = nn.Sequential(nn.Linear(upstream.feature_size, config.model.hidden_size), nn.ReLU())
+        self.pooling = MeanPooling(config.model.hidden_size)
         self.output = nn.Linear(self.pooling.out_size, len(self.labels))
 
     @classmethod
@@ -67,18 +81,19 @@ class DownstreamExpert(interfaces.DownstreamExpert):
 
     @cached_property
     def table(self) -> dict[str, LabelledFile]:
-        """{absolute path: its row}; read on first use, so that inference needs no data."""
-        return read_label_table(Path(self.config.datarc.file_path))
+        """{path: its row}; the data is read on first use, so that inference needs none."""
+        return read_label_table(self.config.datarc.file_path)
+
+    @cached_property
+    def utterances(self) -> list[Utterance]:
+        """Those of the table that can be read."""
+        data = self.config.datarc
+        limits = {"min_samples": data.min_timestep, "max_bad_fraction": data.max_bad_fraction}
+        return scan_corpora({"table": data.file_path}, **limits, log_path=None)
 
     def get_dataset(self, split: str) -> LabelledSpeech:
         data = self.config.datarc
-        scanned = scan_corpora(
-            {"table": data.file_path},
-            min_samples=data.min_timestep,
-            max_bad_fraction=data.max_bad_fraction,
-            log_path=None,
-        )
-        utterances = [utterance for utterance in scanned if self.table[utterance.path].split == split]
+        utterances = [utterance for utterance in self.utterances if self.table[utterance.path].split == split]
         if not utterances:
             raise UserError(f"{data.file_path}: no file of the split '{split}' can be used; every split needs some")
         labels = [self.labels.index(self.table[utterance.path].label) for utterance in utterances]
@@ -94,8 +109,12 @@ class DownstreamExpert(interfaces.DownstreamExpert):
         records: dict[str, list],
         names: list[str],
     ) -> Tensor:
-        logits = self.output(self.pooling(features, lengths))
+        logits = self.logits(features, lengths)
         return record_predictions(logits, torch.tensor(labels, device=logits.device), names, records)
+
+    def logits(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """features: (B, N, D), lengths: (B,) -> (B, number of labels)."""
+        return self.output(self.pooling(self.hidden(features), lengths))
 
     def log_records(self, split: str, records: dict[str, list]) -> dict[str, float]:
         return classification_metrics(records, len(self.labels))
@@ -104,5 +123,5 @@ class DownstreamExpert(interfaces.DownstreamExpert):
         return [write_predictions(folder / "predictions.csv", records, self.labels)]
 
     def predict(self, features: Tensor, lengths: Tensor) -> list[dict[str, Any]]:
-        best = likeliest(self.output(self.pooling(features, lengths)), self.labels, count=1)
+        best = likeliest(self.logits(features, lengths), self.labels, count=1)
         return [{"label": label, "probability": probability} for [(label, probability)] in best]

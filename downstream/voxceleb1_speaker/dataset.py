@@ -6,7 +6,6 @@ become one table, {name: split}; a name is `speaker/.../file`, relative to the f
 
 import hashlib
 import logging
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -114,7 +113,7 @@ def split_by_speaker(names: Iterable[str]) -> dict[str, str]:
     """{name: split}: of a speaker's utterances a tenth is test, a tenth dev; of three or more, at least one each.
 
     Depends on the names alone (their hashes give the order), so every machine and seed has the same split, and
-    a new file moves at most two others. Files outside a speaker's folder are left out.
+    a new file moves at most three others. Files outside a speaker's folder are left out.
     """
     by_speaker = defaultdict(list)
     for name in names:
@@ -140,7 +139,7 @@ def _scan(roots: dict[str, Path], config: SpeakerDataConfig, log_path: Path | No
         max_bad_fraction=config.max_bad_fraction,
         log_path=log_path,
     )
-    return {Path(os.path.relpath(each.path, roots[each.corpus])).as_posix(): each for each in utterances}
+    return {each.name: each for each in utterances}
 
 
 def _find_split_list(folder: Path, given: str) -> Path | None:

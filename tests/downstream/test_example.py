@@ -68,8 +68,10 @@ def test_rebuilt_expert_needs_no_data_and_predicts_the_same(table, tmp_path):
 def test_predictions_are_labels_with_probabilities(table):
     expert = build(table)
     features = torch.randn(3, 4, 8)
-    logits = expert.output(features.mean(dim=1)).detach()
-    for row, result in zip(logits, json.loads(json.dumps(expert.predict(features, torch.full((3,), 4)))), strict=True):
+    logits = expert.output(expert.hidden(features).mean(dim=1)).detach()
+    for row, result in zip(
+        logits, json.loads(json.dumps(expert.predict(features, torch.full((3,), 4)))), strict=True
+    ):
         assert result["label"] == expert.labels[int(row.argmax())]
         assert result["probability"] == pytest.approx(float(row.softmax(0).max()), abs=1e-5)
         assert result["label"] in expert.format_prediction(result)
@@ -80,8 +82,8 @@ def test_padding_does_not_change_the_loss(table):
     features, lengths = torch.randn(2, 4, 8), torch.tensor([4, 2])
     spoiled = torch.cat([features, torch.full((2, 3, 8), 1e4)], dim=1)
     spoiled[1, 2:] = float("nan")
-    losses = [float(expert("dev", x, lengths, [0, 1], {}, ["a", "b"])) for x in (features, spoiled)]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    expected, loss = (expert("dev", x, lengths, [0, 1], {}, ["a", "b"]) for x in (features, spoiled))
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_head_learns_labels_that_differ(table):
@@ -117,7 +119,7 @@ def test_split_without_files_is_refused(table):
         build(table).get_dataset("dev")
 
 
-def test_without_data_the_demo_tells_female_from_male_voices():
+def test_without_data_the_demo_tells_female_from_male_voices(demo_cache):
     config = load_config(DownstreamExpert.Config, files=[CONFIG], demo=True)
     assert not DownstreamExpert.has_data(config)
     DownstreamExpert.use_demo_data(config)

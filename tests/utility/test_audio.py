@@ -34,7 +34,9 @@ def as_nobody():
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
-@pytest.mark.parametrize(("rate", "channels"), [(16000, 1), (16000, 2), (44100, 2), (48000, 1), (8000, 1), (11025, 2)])
+@pytest.mark.parametrize(
+    ("rate", "channels"), [(16000, 1), (16000, 2), (44100, 2), (48000, 1), (8000, 1), (11025, 2)]
+)
 def test_segment_is_the_slice_of_the_whole_file_resampled(tmp_path, suffix, rate, channels):
     path = tmp_path / f"a.{suffix}"
     soundfile.write(path, noise(2.013, rate, channels), rate)
@@ -42,7 +44,15 @@ def test_segment_is_the_slice_of_the_whole_file_resampled(tmp_path, suffix, rate
     whole = torchaudio.functional.resample(torch.from_numpy(frames.mean(axis=1)), rate, 16000).clamp(-1, 1)
     assert audio_info(path).samples == len(whole) == math.ceil(len(frames) * 16000 / rate)
     total = len(whole)
-    for start, num_samples in [(0, None), (0, 100), (1, 7), (777, 9001), (total - 5, 4), (total - 3000, 10**6), (20000, None)]:
+    for start, num_samples in [
+        (0, None),
+        (0, 100),
+        (1, 7),
+        (777, 9001),
+        (total - 5, 4),
+        (total - 3000, 10**6),
+        (20000, None),
+    ]:
         segment = read_audio(path, start, num_samples)
         expected = whole[start:] if num_samples is None else whole[start : start + num_samples]
         assert segment.dtype == torch.float32
@@ -97,12 +107,14 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize(("suffix", "reason"), [("wav", "truncated"), ("flac", "truncated"), ("mp3", "truncated"), ("ogg", "trunc")])
+@pytest.mark.parametrize(
+    ("suffix", "reason"), [("wav", "truncated"), ("flac", "truncated"), ("mp3", "truncated"), ("ogg", "trunc")]
+)
 def test_truncated_files_are_refused(tmp_path, suffix, reason):
     path = tmp_path / f"a.{suffix}"
     soundfile.write(path, noise(2, 16000), 16000)
     cut(path)
-    with pytest.raises(UnreadableAudio, match=reason) as caught:
+    with pytest.raises(UnreadableAudio, match="truncated") as caught:
         read_audio(path)
     assert caught.value.path == str(path)
     assert str(path) in str(caught.value)
@@ -202,8 +214,11 @@ def test_folders_without_audio_are_named(tmp_path):
 
 
 def test_trimming_keeps_the_loud_middle():
-    wav = torch.cat([torch.zeros(8000), 0.5 * torch.randn(16000), 1e-4 * torch.randn(8000)])
+    wav = torch.from_numpy(noise(2, 16000)[:, 0].copy())
+    wav[:8000] *= 1e-4
+    wav[24000:] *= 1e-4
     trimmed = trim_silence(wav)
-    offset = next(start for start in range(len(wav)) if torch.equal(wav[start : start + 50], trimmed[:50]))
+    offset = int((wav == trimmed[0]).nonzero()[0])
+    assert torch.equal(trimmed, wav[offset : offset + len(trimmed)])
     assert 8000 - 2048 <= offset <= 8000
     assert 24000 <= offset + len(trimmed) <= 24000 + 2048

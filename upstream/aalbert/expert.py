@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from upstream.acoustic import describe_size, load_acoustic_upstream
+from upstream.acoustic import load_acoustic_upstream
 from utility.acoustic_config import AcousticPretrainConfig as PretrainConfig
 
 from .model import AudioAlbert

@@ -1,4 +1,5 @@
-"""Audio ALBERT (Chi et al. 2021, "Audio ALBERT: A Lite BERT for Self-supervised Learning of Audio Representation")."""
+"""Audio ALBERT (Chi et al. 2021, "Audio ALBERT: A Lite BERT for Self-supervised Learning of Audio
+Representation")."""
 
 from utility.acoustic_model import AcousticModel
 
