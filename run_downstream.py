@@ -50,7 +50,9 @@ def parse_arguments() -> argparse.Namespace:
     task.add_argument(
         "-s", dest="selection", choices=("hidden_states", "last_hidden_state"), help="which of the upstream's outputs"
     )
-    task.add_argument("-l", dest="layer", metavar="LAYER", type=int, help="one hidden state instead of a weighted sum")
+    task.add_argument(
+        "-l", dest="layer", metavar="LAYER", type=int, help="one hidden state instead of a weighted sum"
+    )
     mode = parser.add_argument_group("mode")
     mode.add_argument("-m", dest="mode", choices=("train", "evaluate", "inference"), default="train")
     mode.add_argument("--split", choices=("train", "dev", "test"), default="test", help="of -m evaluate")
@@ -105,8 +107,13 @@ def build(arguments: argparse.Namespace, experiment: Experiment) -> Any:
     import torch
 
     torch.manual_seed(config.seed)
-    expert = expert_class(upstream_info(upstream), config)
-    return Probing(upstream, expert, config, experiment, task=arguments.downstream, fine_tune=arguments.fine_tune)
+    expert = expert_class(upstream_info(upstream), config, folder=experiment.folder)
+    module = Probing(upstream, expert, config, experiment, task=arguments.downstream, fine_tune=arguments.fine_tune)
+    if arguments.init_from:
+        start = read_checkpoint(arguments.init_from, "downstream", arguments.upstream)
+        load_weights(module, start["state_dict"], arguments.init_from)
+        log.info("initialized from %s (step %d)", arguments.init_from, start[CARD]["step"])
+    return module
 
 
 def rebuild(arguments: argparse.Namespace, experiment: Experiment, checkpoint: dict[str, Any]) -> Any:
@@ -121,7 +128,7 @@ def rebuild(arguments: argparse.Namespace, experiment: Experiment, checkpoint: d
     if overrides := collect_overrides(arguments):
         config = load_config(expert_class.Config, files=[experiment.folder / "config.yaml"], overrides=overrides)
     upstream = build_upstream(upstream_plugin, card["config"])
-    expert = expert_class(upstream_info(upstream), config, state=card["task_state"])
+    expert = expert_class(upstream_info(upstream), config, state=card["task_state"], folder=experiment.folder)
     module = Probing(upstream, expert, config, experiment, task=card["downstream"], fine_tune=card["fine_tune"])
     load_weights(module, checkpoint["state_dict"], experiment.resume_from)
     return module
@@ -150,8 +157,11 @@ def build_upstream(plugin: Any, options: dict[str, Any]) -> Any:
 def make_trainer(arguments: argparse.Namespace, experiment: Experiment, module: Any) -> Any:
     from utility.training import build_trainer
 
+    settings = dict(module.config.trainer)
+    if module.fine_tune and settings.get("strategy") == "ddp":  # the upstream's heads and mask token get no gradient
+        settings["strategy"] = "ddp_find_unused_parameters_true"
     return build_trainer(
-        module.config.trainer,
+        settings,
         experiment,
         module.config.checkpoint,
         device=arguments.device,

@@ -1,9 +1,9 @@
 """How long an upstream takes to be there, through torch.hub from this checkout, torch being imported already."""
 
-import statistics
+from statistics import median
 
 import torch
-from report import REPOSITORY, Row, build_parser, clock, peak_mib, prepare, report
+from report import REPOSITORY, Report, Row, build_parser, clock, peak_mib, prepare
 
 
 def main() -> None:
@@ -14,10 +14,11 @@ def main() -> None:
         torch.hub.load(str(REPOSITORY), arguments.upstream, source="local").to(arguments.device)
 
     first = clock(construct, arguments.device)
-    rows = [Row(f"{arguments.upstream}, first time: with its imports", first, peak_mib=peak_mib(arguments.device))]
-    again = statistics.median(clock(construct, arguments.device) for _ in range(arguments.steps))
-    rows.append(Row(f"{arguments.upstream}, again", again, peak_mib=peak_mib(arguments.device)))
-    report(arguments, rows)
+    report = Report(arguments)
+    report.add(Row(f"{arguments.upstream}, with its imports", first, peak_mib=peak_mib(arguments.device)))
+    again = median([clock(construct, arguments.device) for _ in range(arguments.steps)])
+    report.add(Row(f"{arguments.upstream}, again", again, peak_mib=peak_mib(arguments.device)))
+    report.print()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from report import SAMPLE_RATE, Row, build_parser, load_upstream, peak_mib, prepare, report
+from report import SAMPLE_RATE, Report, Row, build_parser, load_upstream, peak_mib, prepare
 from torch.utils.data import DataLoader
 
 from utility.acoustic_data import MaskedSpeechDataset, collate
@@ -40,8 +40,10 @@ def main() -> None:
         audio_seconds += [batch["audio_seconds"] for batch in batches]
         elapsed = time.perf_counter() - started
     what = f"{arguments.batch_size} crops of up to {arguments.seconds:g} s, {arguments.workers} processes"
-    row = Row(what, elapsed / arguments.steps, sum(audio_seconds[1:]) / elapsed, peak_mib=peak_mib("cpu"))
-    report(arguments, [row])
+    report = Report(arguments)
+    rate = sum(audio_seconds[1:]) / elapsed
+    report.add(Row(what, elapsed / arguments.steps, rate, peak_mib=peak_mib("cpu")))
+    report.print()
 
 
 def build_loader(corpus: Path, arguments) -> DataLoader:

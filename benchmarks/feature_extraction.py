@@ -1,7 +1,7 @@
 """How fast an upstream turns waveforms into its hidden states, frozen, as downstream training uses it."""
 
 import torch
-from report import add_batch_options, autocast, build_parser, load_upstream, measure, noise, prepare, report
+from report import Report, add_batch_options, autocast, build_parser, load_upstream, noise, prepare
 
 
 def main() -> None:
@@ -9,11 +9,11 @@ def main() -> None:
     add_batch_options(parser, batch_size=8)
     arguments = prepare(parser)
     expert = load_upstream(arguments.upstream).to(arguments.device).eval()
-    signals = noise(arguments)
+    signals, report = noise(arguments), Report(arguments)
     with torch.inference_mode(), autocast(arguments):
         what = f"{arguments.upstream}, {arguments.batch_size} x {arguments.seconds:g} s"
-        row = measure(what, lambda: expert(signals), arguments, arguments.batch_size * arguments.seconds)
-    report(arguments, [row])
+        report.measure(what, lambda: expert(signals), arguments.batch_size * arguments.seconds)
+    report.print()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How fast waveforms become features, for each of the hand-made ones."""
 
 import torch
-from report import add_batch_options, autocast, build_parser, load_upstream, measure, noise, prepare, report
+from report import Report, add_batch_options, autocast, build_parser, load_upstream, noise, prepare
 
 NAMES = ("fbank", "mfcc", "spectrogram", "mel", "linear")
 
@@ -11,13 +11,13 @@ def main() -> None:
     add_batch_options(parser, batch_size=8)
     arguments = prepare(parser)
     signals = noise(arguments)
-    rows = []
+    report = Report(arguments)
     for name in NAMES:
         expert = load_upstream(name).to(arguments.device).eval()
         with torch.inference_mode(), autocast(arguments):
             audio_seconds = arguments.batch_size * arguments.seconds
-            rows.append(measure(name, lambda expert=expert: expert(signals), arguments, audio_seconds))
-    report(arguments, rows)
+            report.measure(name, lambda expert=expert: expert(signals), audio_seconds)
+    report.print()
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ import numpy as np
 import torch
 from report import (
     REPOSITORY,
+    Report,
     add_batch_options,
     autocast,
     build_parser,
     load_upstream,
-    measure,
     noise,
     prepare,
-    report,
 )
 from torch import Tensor
 
@@ -34,7 +33,9 @@ def main() -> None:
     model = load_upstream(arguments.upstream).model.to(arguments.device).train()
     step = Step(model, config, arguments)
     what = f"{arguments.upstream}, {arguments.batch_size} x {arguments.seconds:g} s, {arguments.precision}"
-    report(arguments, [measure(what, step, arguments, arguments.batch_size * arguments.seconds)])
+    report = Report(arguments)
+    report.measure(what, step, arguments.batch_size * arguments.seconds)
+    report.print()
 
 
 class Step:

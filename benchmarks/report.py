@@ -7,13 +7,15 @@ import argparse
 import json
 import logging
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -26,7 +28,6 @@ from utility.discovery import get_plugin, import_plugin  # noqa: E402
 
 SAMPLE_RATE = 16000
 MATRIX_SIZE = 4096
-MATRIX_REPEATS = 5
 PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
 
 
@@ -42,8 +43,10 @@ class Row:
     """Of one repetition: matrix products, convolutions and attention, as torch's flop counter has it."""
     gflops: float | None = None
     """Billions of operations per second."""
+    matrix_gflops: float | None = None
+    """Of the matrix product, measured between the repetitions; the median."""
     share: float | None = None
-    """Of the matrix product's rate."""
+    """Of the matrix product's rate: the median over repetitions, each against the product that followed it."""
     peak_mib: float | None = None
     """Most memory held so far: by the process (its resident set) on a CPU, by torch on a GPU."""
 
@@ -78,7 +81,7 @@ def prepare(parser: argparse.ArgumentParser) -> argparse.Namespace:
     arguments.memory_kept = not arguments.no_malloc_tuning and keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    logging.getLogger("mynah").setLevel(logging.ERROR)  # random weights are what is wanted here
+    logging.getLogger("mynah").setLevel(logging.ERROR)  # no warnings that the weights are random: they may be
     return arguments
 
 
@@ -99,24 +102,73 @@ def autocast(arguments: argparse.Namespace) -> AbstractContextManager:
     return torch.autocast(arguments.device, dtype=torch.bfloat16, enabled=enabled)
 
 
-def measure(
-    what: str, step: Callable[[], Any], arguments: argparse.Namespace, audio_seconds: float | None = None
-) -> Row:
-    """Run `step` once to warm up, `--steps` times by the clock, and once to count its operations."""
-    if arguments.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    step()
-    seconds = statistics.median(clock(step, arguments.device) for _ in range(arguments.steps))
-    peak = peak_mib(arguments.device)  # before the counter, which takes memory of its own
-    gflop = count_flop(step) / 1e9
-    return Row(
-        what=what,
-        seconds=seconds,
-        audio_seconds_per_second=audio_seconds and audio_seconds / seconds,
-        gflop=gflop,
-        gflops=gflop / seconds,
-        peak_mib=peak,
-    )
+class Report:
+    """Measures, and prints what it measured.
+
+    The matrix product that everything is compared with runs in a process of its own, so that its memory does not
+    count, and after every repetition, because a shared machine is not equally fast at all times.
+    """
+
+    def __init__(self, arguments: argparse.Namespace):
+        self.arguments, self.rows = arguments, []
+        self.matrix_process = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+
+    def measure(self, what: str, step: Callable[[], Any], audio_seconds: float) -> None:
+        """Run `step` once to warm up, `--steps` times by the clock, and once to count its operations."""
+        device = self.arguments.device
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        step()
+        seconds, rates = [], []
+        for _ in range(self.arguments.steps):
+            seconds.append(clock(step, device))
+            rates.append(self.matrix_gflops(self.arguments.precision))
+        peak = peak_mib(device)  # before the counter, which takes memory of its own
+        gflop = count_flop(step) / 1e9
+        shares = [gflop / taken / rate for taken, rate in zip(seconds, rates, strict=True)]
+        self.add(
+            Row(
+                what=what,
+                seconds=median(seconds),
+                audio_seconds_per_second=audio_seconds / median(seconds),
+                gflop=gflop,
+                gflops=gflop / median(seconds),
+                matrix_gflops=median(rates),
+                share=median(shares),
+                peak_mib=peak,
+            )
+        )
+
+    def add(self, row: Row) -> None:
+        """Add a row that was measured otherwise."""
+        self.rows.append(row)
+
+    def matrix_gflops(self, precision: str) -> float:
+        """Billions of operations per second of a square matrix product: what the machine can do just now."""
+        arguments = self.arguments
+        measuring = self.matrix_process.submit(
+            measure_matrix_gflops, PRECISIONS[precision], arguments.device, arguments.threads
+        )
+        return measuring.result()
+
+    def print(self) -> None:
+        """Print the table and, on the last line, the same and more as JSON."""
+        arguments = self.arguments
+        precisions = dict.fromkeys(("32-true", arguments.precision))
+        rates = {name: median([self.matrix_gflops(name) for _ in range(3)]) for name in precisions}
+        machine = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{arguments.threads} CPU threads"
+        print(_table(self.rows))
+        for name, rate in rates.items():
+            print(f"matrix product {MATRIX_SIZE}, {name}: {rate:.1f} GFLOP/s at the end, on {machine}")
+        content = {
+            "program": arguments.program,
+            "options": {key: value for key, value in vars(arguments).items() if key != "program"},
+            "machine": machine,
+            "torch": torch.__version__,
+            "matrix_gflops": rates,
+            "rows": [asdict(row) for row in self.rows],
+        }
+        print(json.dumps(content, default=str))
 
 
 def clock(step: Callable[[], Any], device: str) -> float:
@@ -158,9 +210,10 @@ def peak_mib(device: str) -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, KiB elsewhere
 
 
-def matrix_gflops(dtype: torch.dtype, device: str) -> float:
-    """Billions of operations per second of a square matrix product: what the machine can do."""
-    left, right, product = (torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device, dtype=dtype) for _ in range(3))
+def measure_matrix_gflops(dtype: torch.dtype, device: str, threads: int) -> float:
+    """Billions of operations per second of one matrix product, after another to warm up."""
+    torch.set_num_threads(threads)
+    left, right, product = (torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device).to(dtype) for _ in range(3))
     calls = 20 if device == "cuda" else 1
 
     def multiply() -> None:
@@ -168,40 +221,12 @@ def matrix_gflops(dtype: torch.dtype, device: str) -> float:
             torch.mm(left, right, out=product)
 
     multiply()
-    seconds = statistics.median(clock(multiply, device) for _ in range(MATRIX_REPEATS))
-    return calls * 2 * MATRIX_SIZE**3 / seconds / 1e9
-
-
-def report(arguments: argparse.Namespace, rows: Sequence[Row]) -> None:
-    """Measure the matrix product, then print the table and, on the last line, the same as JSON."""
-    rates = {"32-true": matrix_gflops(torch.float32, arguments.device)}
-    if arguments.precision not in rates:
-        rates[arguments.precision] = matrix_gflops(PRECISIONS[arguments.precision], arguments.device)
-    for row in rows:
-        row.share = row.gflops and row.gflops / rates[arguments.precision]
-    print(_table(rows))
-    machine = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{arguments.threads} CPU threads"
-    for precision, rate in rates.items():
-        print(f"matrix product {MATRIX_SIZE} {precision.split('-')[0]}: {rate:.1f} GFLOP/s on {machine}")
-    options = {key: value for key, value in vars(arguments).items() if key != "program"}
-    print(
-        json.dumps(
-            {
-                "program": arguments.program,
-                "options": options,
-                "machine": machine,
-                "torch": torch.__version__,
-                "matrix_gflops": rates,
-                "rows": [asdict(row) for row in rows],
-            },
-            default=str,
-        )
-    )
+    return calls * 2 * MATRIX_SIZE**3 / clock(multiply, device) / 1e9
 
 
 def _table(rows: Sequence[Row]) -> str:
     """GitHub's Markdown, so that it can be pasted into the documentation."""
-    header = ["", "seconds", "audio s / s", "GFLOP", "GFLOP/s", "of matrix product", "peak MiB"]
+    header = ["", "seconds", "audio s / s", "GFLOP", "GFLOP/s", "matrix product", "share", "peak MiB"]
     lines = [
         [
             row.what,
@@ -209,6 +234,7 @@ def _table(rows: Sequence[Row]) -> str:
             _shown(row.audio_seconds_per_second, ".1f"),
             _shown(row.gflop, ".2f"),
             _shown(row.gflops, ".1f"),
+            _shown(row.matrix_gflops, ".1f"),
             _shown(row.share, ".1%"),
             _shown(row.peak_mib, ".0f"),
         ]

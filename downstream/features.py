@@ -1,6 +1,7 @@
 """Features for a task: run the upstream, choose among its hidden states, remember what cannot change."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 import torch
 import torch.nn.functional as F
@@ -45,8 +46,9 @@ class UpstreamFeatures(nn.Module):
     """Signals -> the hidden states that the featurizer selects, by a frozen or a trained upstream.
 
     Frozen means: in `eval()`, without gradients, and with the states of signals that come unchanged in every pass
-    kept in memory up to `cache_gib`. A signal whose states are kept is run through the upstream alone, so that
-    what is kept does not depend (in the last bit) on the batch in which it was first met.
+    kept in memory, up to `cache_gib`. Which signals are kept depends on their names alone, and those are run through
+    the upstream one by one: so the features are the same to the last bit whenever a signal was first met, and a
+    resumed run sees what the uninterrupted one saw.
     """
 
     def __init__(self, upstream: nn.Module, featurizer: Featurizer, fine_tune: bool, cache_gib: float = 0.0):
@@ -54,7 +56,15 @@ class UpstreamFeatures(nn.Module):
         self.upstream, self.featurizer, self.fine_tune = upstream, featurizer, fine_tune
         self.upstream.requires_grad_(fine_tune).train(fine_tune)  # Lightning keeps the modes that it finds
         self.room = 0 if fine_tune else int(cache_gib * GIB)
+        self.share_kept = 1.0 if self.room else 0.0
         self.kept: dict[str, States] = {}
+
+    def plan(self, num_samples: int) -> None:
+        """Keep such a share of the signals that, of `num_samples` samples in all, the states of it fit."""
+        upstream = self.upstream
+        num_positions = num_samples / upstream.samples_per_position
+        needed = num_positions * upstream.hidden_size * len(self.featurizer.layers) * torch.float32.itemsize
+        self.share_kept = min(1.0, self.room / max(needed, 1.0))
 
     def train(self, mode: bool = True) -> "UpstreamFeatures":
         super().train(mode)
@@ -71,20 +81,18 @@ class UpstreamFeatures(nn.Module):
         return self.featurizer(states), lengths
 
     def _states(self, signals: Sequence[Tensor], keys: Sequence[str | None]) -> tuple[States, Tensor]:
-        device = self.upstream.device
-        if not self.room and not self.kept:
+        if not self.share_kept:
             return self._run(signals)
+        device = self.upstream.device
         rows: dict[int, States] = {}
         fresh = []
         for index, (signal, key) in enumerate(zip(signals, keys, strict=True)):
-            if key in self.kept:
-                rows[index] = tuple(state.to(device, non_blocking=True) for state in self.kept[key])
-            elif key is not None and self.room > 0:
-                states, _ = self._run([signal])
-                rows[index] = tuple(state[0] for state in states)
-                self._keep(key, rows[index])
-            else:
+            if key is None or not self._is_kept(key):
                 fresh.append(index)
+                continue
+            if key not in self.kept:
+                self._keep(key, tuple(state[0] for state in self._run([signal])[0]))
+            rows[index] = tuple(state.to(device, non_blocking=True) for state in self.kept[key])
         if fresh:
             states, lengths = self._run([signals[index] for index in fresh])
             for row, index in enumerate(fresh):
@@ -97,13 +105,11 @@ class UpstreamFeatures(nn.Module):
         output = self.upstream(signals)
         return self.featurizer.select(output["hidden_states"]), output["lengths"]
 
+    def _is_kept(self, key: str) -> bool:
+        return int.from_bytes(sha256(key.encode()).digest()[:8], "big") / 2**64 < self.share_kept
+
     def _keep(self, key: str, states: States) -> None:
-        size = sum(state.nbytes for state in states)
-        if size > self.room:
-            self.room = 0  # full: what comes from now on is computed every time, in batches
-            return
         self.kept[key] = tuple(state.cpu() for state in states)
-        self.room -= size
 
 
 def _chosen_layers(num_hidden_states: int, config: FeaturesConfig) -> list[int]:

@@ -91,14 +91,26 @@ class DownstreamExpert(nn.Module, ABC):
     select_mode: ClassVar[str] = "max"
     """max or min."""
 
-    def __init__(self, upstream: UpstreamInfo, config: Any, state: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        upstream: UpstreamInfo,
+        config: Any,
+        state: dict[str, Any] | None = None,
+        folder: Path | None = None,
+    ):
         """Build the head for features of `upstream.feature_size`.
 
         config: an instance of `Config`. state: None to find from the data what has to be known (the list of
-        speakers, say), or what `state()` of an earlier expert returned: then no data is touched.
+        speakers, say), or what `state()` of an earlier expert returned: then no data is touched. folder: the
+        experiment's, for lists such as that of skipped files; None writes none.
         """
         super().__init__()
-        self.upstream, self.config = upstream, config
+        self.upstream, self.config, self.folder = upstream, config, folder
+
+    @property
+    def skipped_files(self) -> Path | None:
+        """Where files that cannot be used are named."""
+        return self.folder and self.folder / "skipped_files.txt"
 
     @classmethod
     def has_data(cls, config: Any) -> bool:

@@ -55,6 +55,10 @@ class Probing(TrainingModule):
 
     # -- data ------------------------------------------------------------------------------------------------
 
+    def on_fit_start(self) -> None:
+        lengths = [sum(self.expert.get_dataset(split).lengths) for split in ("train", "dev")]
+        self.features.plan(sum(lengths))
+
     def train_dataloader(self) -> DataLoader:
         dataset = self._dataset("train")
         return training_loader(

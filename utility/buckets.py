@@ -15,6 +15,9 @@ from utility.errors import UserError
 NEIGHBORS = 0.1
 """Lengths are perturbed by up to this share before sorting, so that the same utterances do not always meet."""
 
+ORDER_STREAM = 2
+"""Sets the order's random numbers apart from the crops' and the masks', which are drawn of the seed and pass too."""
+
 Key = tuple[int, int]
 """(pass over the data, index of the utterance)"""
 
@@ -62,7 +65,7 @@ class TrainingBatches(Sampler[list[Key]]):
 
     def batches_of_pass(self, pass_index: int) -> list[np.ndarray]:
         """The global batches of one pass, in order; every utterance stands in one of them."""
-        generator = np.random.default_rng([self.seed, pass_index])
+        generator = np.random.default_rng([self.seed, pass_index, 0, ORDER_STREAM])
         noise = generator.uniform(1 - NEIGHBORS, 1 + NEIGHBORS, len(self.lengths))
         order = np.lexsort((generator.permutation(len(self.lengths)), self.lengths * noise))
         batches = _cut(order, self.lengths, self.batch_size, self.max_samples, self.world_size)
@@ -74,6 +77,8 @@ class EvaluationBatches(Sampler[list[Key]]):
     """Every utterance once, longest first, in the share of this process; padding stays small and order fixed."""
 
     def __init__(self, lengths: Sequence[int], batch_size: int, rank: int = 0, world_size: int = 1):
+        if len(lengths) < world_size:  # a process without a batch would leave the others waiting for its share
+            raise UserError(f"{len(lengths)} held-out items cannot be shared among {world_size} processes")
         order = np.argsort(-np.asarray(lengths), kind="stable")[rank::world_size]
         self.batches = _cut(order, np.asarray(lengths), batch_size)
 

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from utility.checkpoint import save_atomically
+from utility.checkpoint import remove_temporary, save_atomically
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
@@ -37,6 +37,10 @@ class SaveStates(Callback):
     def __init__(self, folder: Path, save_every_n_steps: int, keep_every_n_steps: int | None = None):
         self.folder = folder
         self.save_every_n_steps, self.keep_every_n_steps = save_every_n_steps, keep_every_n_steps
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            remove_temporary(self.folder)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         step = trainer.global_step

@@ -4,7 +4,7 @@ A checkpoint is what `torch.save` writes of plain tensors and dicts, so that `to
 it. Beside Lightning's entries (state_dict, optimizer_states, loops, ...) it holds the card under "mynah":
 
     {"format_version": 1, "kind": "pretrain" or "downstream", "upstream": name, "config": the upstream's full
-     configuration, ...}
+     configuration, "step": optimizer steps done, ...}
 """
 
 import hashlib
@@ -22,13 +22,15 @@ from utility.errors import UserError
 
 FORMAT_VERSION = 1
 CARD = "mynah"
+CARD_KEYS = {"format_version", "kind", "upstream", "config", "step"}
 KINDS = {"pretrain": "an upstream checkpoint of run_pretrain.py", "downstream": "a task of run_downstream.py"}
 SHOWN = 3
 
 
-def make_card(kind: str, upstream: str, config: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """What a checkpoint says of itself; config and more are plain values."""
-    return {"format_version": FORMAT_VERSION, "kind": kind, "upstream": upstream, "config": config, **more}
+def make_card(kind: str, upstream: str, config: dict[str, Any], step: int, **more: Any) -> dict[str, Any]:
+    """What a checkpoint says of itself; config and more are plain values, step counts optimizer steps."""
+    card = {"format_version": FORMAT_VERSION, "kind": kind, "upstream": upstream, "config": config, "step": step}
+    return {**card, **more}
 
 
 def read_checkpoint(source: str | Path, kind: str, upstream: str | None = None) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def read_checkpoint(source: str | Path, kind: str, upstream: str | None = None) 
     checkpoint = _load(path)
     card = checkpoint.get(CARD) if isinstance(checkpoint, dict) else None
     expected = KINDS[kind] + (f" for upstream '{upstream}'" if upstream else "")
-    if not isinstance(card, dict) or "state_dict" not in checkpoint:
+    if not isinstance(card, dict) or "state_dict" not in checkpoint or not card.keys() >= CARD_KEYS:
         raise UserError(f"{path}: a torch file, but not a checkpoint of Mynah; expected {expected}")
     if card["format_version"] > FORMAT_VERSION:
         raise UserError(
@@ -104,7 +106,8 @@ def select_weights(state_dict: dict[str, Tensor], prefix: str) -> dict[str, Tens
 def save_atomically(content: dict[str, Any], path: Path) -> None:
     """`torch.save` to a temporary name beside `path`, flushed to the disk and then renamed.
 
-    A crash or a full disk leaves the earlier file under `path` as it was, and no half file anywhere.
+    A crash or a full disk leaves the earlier file under `path` as it was. What a killed process leaves under
+    the temporary name, `remove_temporary` removes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -120,6 +123,12 @@ def save_atomically(content: dict[str, Any], path: Path) -> None:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove what processes killed while saving have left in a folder of checkpoints."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def _load(path: Path) -> Any:

@@ -35,15 +35,11 @@ def build_parser(description: str, examples: str, experiment_root: str) -> argpa
     run.add_argument(
         "-e", dest="resume", metavar="DIR_OR_CKPT", help="resume from an experiment's directory or a checkpoint"
     )
-    run.add_argument(
-        "-a", dest="auto_resume", action="store_true", help="resume by itself if the experiment exists"
-    )
+    run.add_argument("-a", dest="auto_resume", action="store_true", help="resume by itself if the experiment exists")
     run.add_argument("--init-from", metavar="CKPT", help="start a new run from the weights of another")
 
     config = parser.add_argument_group("configuration")
-    config.add_argument(
-        "-c", dest="config", metavar="FILE", type=Path, help="YAML used instead of the plugin's own"
-    )
+    config.add_argument("-c", dest="config", metavar="FILE", type=Path, help="YAML used instead of the plugin's own")
     config.add_argument(
         "-o",
         dest="overrides",

@@ -160,6 +160,7 @@ def initialize_weights(module: nn.Module, initializer_range: float) -> None:
 def sinusoid_positions(num_positions: int, width: int, device: torch.device | None = None) -> Tensor:
     """Fixed positions of Vaswani et al. 2017 (sec. 3.5), sine on even and cosine on odd channels: (N, D) float32."""
     channel = torch.arange(width, device=device)
-    rate = torch.pow(10000.0, -2 * (channel // 2) / width)
+    # In double precision: late positions multiply the rounding of the rate.
+    rate = torch.pow(10000.0, -2 * (channel // 2).double() / width)
     angle = torch.arange(num_positions, device=device)[:, None] * rate
-    return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
+    return torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float()

@@ -140,9 +140,13 @@ def utterance_statistics(x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
     """x: (B, F, D), frames: (B,) valid frames -> mean and unbiased standard deviation over them, (B, 1, D) each."""
     valid = lengths_to_mask(frames, x.shape[1])[:, :, None]
     count = frames[:, None, None]
-    mean = x.masked_fill(~valid, 0.0).sum(1, keepdim=True) / count
-    squares = (x - mean).masked_fill_(~valid, 0.0).square_().sum(1, keepdim=True)
-    return mean, (squares / (count - 1).clamp(min=1)).sqrt()
+    # Counted from the first frame, so that mean and deviation of a bin that never changes (digital silence) are
+    # exact: the rounding of one must not be divided by that of the other.
+    first = x[:, :1]
+    offset = (x - first).masked_fill_(~valid, 0.0)
+    mean = offset.sum(1, keepdim=True) / count
+    squares = offset.sub_(mean).masked_fill_(~valid, 0.0).square_().sum(1, keepdim=True)
+    return first + mean, (squares / (count - 1).clamp(min=1)).sqrt()
 
 
 def utterance_cmvn(x: Tensor, frames: Tensor) -> Tensor:

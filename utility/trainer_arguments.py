@@ -9,11 +9,36 @@ from typing import Any
 from utility.value_checks import nearest
 
 KNOWN = frozenset(
-    """accelerator strategy devices num_nodes precision max_steps min_steps max_time limit_train_batches
-    limit_val_batches limit_test_batches limit_predict_batches val_check_interval log_every_n_steps
-    enable_progress_bar accumulate_grad_batches gradient_clip_val gradient_clip_algorithm
-    deterministic benchmark inference_mode profiler detect_anomaly barebones sync_batchnorm
-    reload_dataloaders_every_n_epochs enable_autolog_hparams model_registry""".split()
+    [
+        "accelerator",
+        "strategy",
+        "devices",
+        "num_nodes",
+        "precision",
+        "max_steps",
+        "min_steps",
+        "max_time",
+        "limit_train_batches",
+        "limit_val_batches",
+        "limit_test_batches",
+        "limit_predict_batches",
+        "val_check_interval",
+        "log_every_n_steps",
+        "enable_progress_bar",
+        "accumulate_grad_batches",
+        "gradient_clip_val",
+        "gradient_clip_algorithm",
+        "deterministic",
+        "benchmark",
+        "inference_mode",
+        "profiler",
+        "detect_anomaly",
+        "barebones",
+        "sync_batchnorm",
+        "reload_dataloaders_every_n_epochs",
+        "enable_autolog_hparams",
+        "model_registry",
+    ]
 )
 REFUSED = {
     "callbacks": "Mynah sets its own",

@@ -3,7 +3,6 @@
 import logging
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,5 +111,3 @@ def fit(trainer: Trainer, module: LightningModule, experiment: Experiment, resum
             resume_command,
         )
     return not stopper.stopped_early
-
-

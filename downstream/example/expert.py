@@ -64,8 +64,14 @@ class DownstreamExpert(interfaces.DownstreamExpert):
     Config = Config
     select_by, select_mode = "accuracy", "max"
 
-    def __init__(self, upstream: interfaces.UpstreamInfo, config: Config, state: dict[str, Any] | None = None):
-        super().__init__(upstream, config, state)
+    def __init__(
+        self,
+        upstream: interfaces.UpstreamInfo,
+        config: Config,
+        state: dict[str, Any] | None = None,
+        folder: Path | None = None,
+    ):
+        super().__init__(upstream, config, state, folder)
         self.labels = state["labels"] if state else sorted({row.label for row in self.table.values()})
         # Without the ReLU, features that are normalized over the utterance (CMVN) would all have the mean zero.
         self.hidden = nn.Sequential(nn.Linear(upstream.feature_size, config.model.hidden_size), nn.ReLU())
@@ -89,7 +95,7 @@ class DownstreamExpert(interfaces.DownstreamExpert):
         """Those of the table that can be read."""
         data = self.config.datarc
         limits = {"min_samples": data.min_timestep, "max_bad_fraction": data.max_bad_fraction}
-        return scan_corpora({"table": data.file_path}, **limits, log_path=None)
+        return scan_corpora({"table": data.file_path}, **limits, log_path=self.skipped_files)
 
     def get_dataset(self, split: str) -> LabelledSpeech:
         data = self.config.datarc

@@ -34,8 +34,14 @@ class DownstreamExpert(interfaces.DownstreamExpert):
     select_by = "accuracy"
     select_mode = "max"
 
-    def __init__(self, upstream: interfaces.UpstreamInfo, config: SpeakerConfig, state: dict | None = None):
-        super().__init__(upstream, config, state)
+    def __init__(
+        self,
+        upstream: interfaces.UpstreamInfo,
+        config: SpeakerConfig,
+        state: dict[str, Any] | None = None,
+        folder: Path | None = None,
+    ):
+        super().__init__(upstream, config, state, folder)
         self.speakers = self._corpus.speakers if state is None else list(state["speakers"])
         self.model = SpeakerClassifier(
             upstream.feature_size, len(self.speakers), config.model.projector_size, config.model.pooling
@@ -108,4 +114,4 @@ class DownstreamExpert(interfaces.DownstreamExpert):
 
     @cached_property
     def _corpus(self) -> SpeakerCorpus:
-        return read_corpus(self.config.datarc)
+        return read_corpus(self.config.datarc, self.skipped_files)

@@ -159,7 +159,7 @@ def test_nothing_masked_is_no_loss_rather_than_nan(signals):
 def test_what_is_masked_is_not_seen(signals, recipe):
     model = tiny_model(recipe)
     plan = draw_plan(model, signals)
-    wavs, lengths = pad_signals(signals)
+    _, lengths = pad_signals(signals)
     content = torch.randn(*plan.target.shape, STACKING[recipe], model.num_input_bins)
     other = torch.where(plan.target[:, :, None, None], torch.randn_like(content), content)
     positions = model.num_positions(lengths)

@@ -45,12 +45,16 @@ def test_order_is_a_function_of_seed_and_pass():
     assert schedule() != schedule(seed=6)
     of_pass = [[{index for _, index in batch} for batch in schedule(26)[first : first + 13]] for first in (0, 13)]
     assert of_pass[0] != of_pass[1]
-    assert sorted(map(sorted, of_pass[0])) != sorted(map(sorted, of_pass[1]))  # other neighbors, not only another order
+    assert sorted(map(sorted, of_pass[0])) != sorted(
+        map(sorted, of_pass[1])
+    )  # other neighbors, not only another order
 
 
-def test_batches_do_not_come_sorted_by_length():
-    longest = [max(LENGTHS[index] for _, index in batch) for batch in schedule(13)]
-    assert longest not in (sorted(longest), sorted(longest, reverse=True))
+def test_batches_do_not_come_in_the_order_of_their_lengths():
+    """The correlation of 13 random ranks deviates by 0.29; the mean of 40 such by 0.05."""
+    longest = [max(LENGTHS[index] for _, index in batch) for batch in schedule(13 * 40)]
+    passes = [longest[first : first + 13] for first in range(0, len(longest), 13)]
+    assert abs(np.mean([np.corrcoef(range(13), one)[0, 1] for one in passes])) < 0.2
 
 
 @pytest.mark.parametrize("max_samples", [None, 500_000])

@@ -62,7 +62,7 @@ def test_no_code_in_a_file_is_run(tmp_path):
             return os.mkdir, (str(tmp_path / "made"),)
 
     torch.save({"state_dict": {}, CARD: Evil()}, path)
-    with pytest.raises(UserError, match="evil.ckpt: not a readable checkpoint"):
+    with pytest.raises(UserError, match=r"evil\.ckpt: not a readable checkpoint"):
         read_checkpoint(path, "pretrain")
     assert not (tmp_path / "made").exists()
 
@@ -99,12 +99,14 @@ def test_a_file_that_cannot_be_read_is_named(file, kind):
 def test_a_torch_file_of_something_else_is_named(tmp_path, content):
     path = tmp_path / "other.pt"
     torch.save(content, path)
-    with pytest.raises(UserError, match=r"other\.pt: a torch file, but not a checkpoint of Mynah; expected an upstream"):
+    with pytest.raises(
+        UserError, match=r"other\.pt: a torch file, but not a checkpoint of Mynah; expected an upstream"
+    ):
         read_checkpoint(path, "pretrain", "aalbert")
 
 
 def test_checkpoints_of_another_kind_model_or_format_are_named(content, file):
-    with pytest.raises(UserError, match="holds an upstream checkpoint of run_pretrain.py; expected a task"):
+    with pytest.raises(UserError, match=r"holds an upstream checkpoint of run_pretrain\.py; expected a task"):
         read_checkpoint(file, "downstream")
     with pytest.raises(UserError, match="holds upstream 'aalbert', but 'mockingjay' was asked for; give -u aalbert"):
         read_checkpoint(file, "pretrain", "mockingjay")

@@ -98,9 +98,7 @@ def test_log_mel_equals_torchaudio_mel_spectrogram(signals):
     )
     for power, signal in zip(power_of_each(signals), signals, strict=True):
         expected = (reference(signal).T + 1e-10).log()
-        torch.testing.assert_close(
-            Spectrogram(SpectrogramConfig()).log_mel(power), expected, atol=1e-4, rtol=0
-        )
+        torch.testing.assert_close(Spectrogram(SpectrogramConfig()).log_mel(power), expected, atol=1e-4, rtol=0)
 
 
 def test_log_linear_is_the_natural_logarithm_above_a_floor(signals):

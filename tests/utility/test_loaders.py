@@ -34,7 +34,9 @@ def keys_and_bad(items: list[dict]) -> tuple[list, list]:
 def load(count: int = 23, bad: set[int] = frozenset(), num_batches: int = 12, start: int = 0, **config) -> list:
     options = {"num_batches": num_batches, "start": start, "seed": 1, "rank": 0, "world_size": 1}
     config = LoaderConfig(**{"batch_size": 4, "num_workers": 0, **config})
-    loader = training_loader(Items(count, bad), [16000 + index for index in range(count)], config, keys_and_bad, **options)
+    loader = training_loader(
+        Items(count, bad), [16000 + index for index in range(count)], config, keys_and_bad, **options
+    )
     return list(loader)
 
 

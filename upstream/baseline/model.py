@@ -126,9 +126,7 @@ class KaldiFeatures(nn.Module):
 
     def forward(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """wavs: (B, T) float32, lengths: (B,) samples, each at least `min_samples` -> (B, F, size), (B,)."""
-        rows = [
-            self.extract(wav[None, :samples]) for wav, samples in zip(wavs, lengths.tolist(), strict=True)
-        ]
+        rows = [self.extract(wav[None, :samples]) for wav, samples in zip(wavs, lengths.tolist(), strict=True)]
         return pad_sequence(rows, batch_first=True), 1 + (lengths - self.window) // self.hop
 
     def extract(self, wav: Tensor) -> Tensor:
