@@ -118,6 +118,8 @@ def train(arguments: argparse.Namespace, experiment: Experiment, name: str, conf
     if experiment.resume_from is None and module.held_out:
         trainer.validate(module, verbose=False)
     finished = fit(trainer, module, experiment, f"python run_pretrain.py -e {experiment.folder}")
+    if finished and module.held_out and module.validated_at != trainer.global_step:
+        trainer.validate(module, verbose=False)
     if trainer.is_global_zero:
         metrics = {
             "upstream": name,

@@ -35,6 +35,7 @@ class AcousticPretraining(TrainingModule):
         self.skipped = experiment.folder / "skipped_files.txt"
         self.first_val_loss: float | None = None
         self.last_val_loss: float | None = None
+        self.validated_at = -1
 
     def prepare(self) -> None:
         """Find the utterances and hold some out. Raises UserError where the corpora cannot be used."""
@@ -113,7 +114,7 @@ class AcousticPretraining(TrainingModule):
     def on_validation_epoch_end(self) -> None:
         """val_loss: over all masked positions of the held-out utterances, whatever their batches."""
         total, count = self.trainer.strategy.reduce(self.val_error, reduce_op="sum").tolist()
-        self.last_val_loss = total / max(count, 1)
+        self.last_val_loss, self.validated_at = total / max(count, 1), self.global_step
         if self.first_val_loss is None:
             self.first_val_loss = self.last_val_loss
         self.log("val_loss", self.last_val_loss, prog_bar=True)

@@ -1,0 +1,172 @@
+"""run_downstream.py as a user meets it: train, resume, evaluate, predict, refuse."""
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import run_downstream
+import run_pretrain
+from utility.errors import UserError
+
+TINY = ["trainer.max_steps=20", "trainer.val_check_interval=10", "trainer.enable_progress_bar=false"]
+TINY += ["dataloader.batch_size=4", "dataloader.num_workers=0", "trainer.log_every_n_steps=5"]
+TINY += ["scheduler.num_warmup_steps=2", "optimizer.lr=1e-2"]
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory, corpus):
+    """The folder of a tiny pretrained aalbert."""
+    root = tmp_path_factory.mktemp("pretrained")
+    options = [f"datarc.file_path={{tones: {corpus}}}", "datarc.max_timestep=8000", "datarc.min_timestep=4000"]
+    options += ["model.hidden_size=16", "model.num_attention_heads=2", "model.intermediate_size=32"]
+    options += ["dataloader.num_workers=0", "trainer.max_steps=2", "trainer.enable_progress_bar=false"]
+    options += ["trainer.accumulate_grad_batches=1", "logging.pictures_every_n_steps=0", "datarc.valid_fraction=0.2"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MYNAH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(sys, "argv", ["x", "-n", "tiny", "-u", "aalbert", "-p", str(root), "-o", *options])
+        assert run_pretrain.run(run_pretrain.parse_arguments()) == 0
+    return root / "tiny"
+
+
+@pytest.fixture
+def downstream(monkeypatch, tmp_path):
+    """downstream(*arguments) runs the script in this process, below tmp_path, and returns its exit status."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["run_downstream.py", "-p", str(tmp_path), *map(str, arguments)])
+        return run_downstream.run(run_downstream.parse_arguments())
+
+    return run
+
+
+@pytest.fixture
+def speakers(corpus):
+    return ["-d", "voxceleb1_speaker", "-o", f"datarc.file_path={corpus}", "datarc.max_timestep=12000", *TINY]
+
+
+def test_a_task_is_trained_tested_evaluated_and_used(downstream, tmp_path, pretrained, speakers, corpus, capsys):
+    assert downstream("-n", "sid", "-u", "aalbert", "-k", pretrained, *speakers) == 0
+    folder = tmp_path / "sid"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["best_step"] in (10, 20) and metrics["fine_tune"] is False
+    rows = list(csv.DictReader((folder / "test" / "predictions.csv").open()))
+    right = [row["speaker"] == row["predicted"] for row in rows]
+    assert metrics["test"]["accuracy"] == pytest.approx(sum(right) / len(right))
+    assert (folder / "test" / "confusion.png").stat().st_size > 5000
+
+    capsys.readouterr()
+    assert downstream("-m", "evaluate", "-e", folder, "--split", "test", "--json") == 0
+    evaluated = json.loads(capsys.readouterr().out)
+    assert evaluated["accuracy"] == metrics["test"]["accuracy"]
+    assert evaluated["loss"] == pytest.approx(metrics["test"]["loss"], abs=1e-5)
+
+    file = next(Path(corpus).rglob("*.wav"))
+    assert downstream("-m", "inference", "-e", folder, "--input", file, file.parent, "--json") == 0
+    results = json.loads(capsys.readouterr().out)
+    assert results[0]["file"] == str(file) and len(results) == 1 + len(list(file.parent.glob("*.wav")))
+    chances = [guess["probability"] for guess in results[0]["speakers"]]
+    assert sum(chances) == pytest.approx(1, abs=1e-4)  # four speakers: all of them are shown
+    assert {guess["speaker"] for guess in results[0]["speakers"]} == {f"speaker{index}" for index in range(4)}
+
+
+def test_inference_needs_neither_corpus_nor_upstream_checkpoint(downstream, tmp_path, pretrained, corpus, capsys):
+    moving, source = tmp_path / "moving", tmp_path / "upstream"
+    shutil.copytree(corpus, moving)
+    shutil.copytree(pretrained, source)
+    options = ["-d", "voxceleb1_speaker", "-o", f"datarc.file_path={moving}", *TINY]
+    downstream("-n", "sid", "-u", "aalbert", "-k", source, *options)
+    wav = tmp_path / "kept.wav"
+    shutil.copy(next(moving.rglob("*.wav")), wav)
+    shutil.rmtree(moving)
+    shutil.rmtree(source)
+    capsys.readouterr()
+    assert downstream("-m", "inference", "-e", tmp_path / "sid", "--input", wav) == 0
+    assert capsys.readouterr().out.startswith(f"{wav}: speaker")
+
+
+def test_unreadable_inputs_are_named_the_rest_predicted(downstream, tmp_path, pretrained, speakers, corpus, capsys):
+    downstream("-n", "sid", "-u", "aalbert", "-k", pretrained, *speakers)
+    (tmp_path / "bad.wav").write_bytes(b"not audio")
+    good = next(Path(corpus).rglob("*.wav"))
+    capsys.readouterr()
+    assert downstream("-m", "inference", "-e", tmp_path / "sid", "--input", tmp_path / "bad.wav", good) == 1
+    assert str(good) in capsys.readouterr().out
+
+
+def test_a_resumed_task_ends_where_an_uninterrupted_one_ends(downstream, tmp_path, pretrained, speakers):
+    frozen = ["-u", "aalbert", "-k", pretrained, *speakers]
+    downstream("-n", "whole", *frozen)
+    downstream("-n", "half", *frozen, "trainer.max_steps=10", "scheduler.num_training_steps=20")
+    assert downstream("-e", tmp_path / "half", "-o", "trainer.max_steps=20") == 0
+    whole, resumed = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "half")
+    )
+    assert whole["global_step"] == resumed["global_step"] == 20
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(value, resumed["state_dict"][key]), key
+
+
+def test_frozen_leaves_the_upstream_alone_and_fine_tuning_changes_it(downstream, tmp_path, pretrained, speakers):
+    before = torch.load(pretrained / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    for name, flags in (("frozen", ["-f", "False"]), ("tuned", ["-f"])):
+        downstream("-n", name, "-u", "aalbert", "-k", pretrained, *flags, *speakers)
+        after = torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        same = [
+            torch.equal(value, after[f"features.upstream.{key}"])
+            for key, value in before.items()
+            if key.startswith("model.encoder.")
+        ]
+        assert all(same) if name == "frozen" else not any(same)
+
+
+def test_baselines_and_layer_choices_work(downstream, tmp_path, pretrained, speakers):
+    assert downstream("-n", "fbank", "-u", "fbank", *speakers) == 0
+    assert downstream("-n", "layer", "-u", "aalbert", "-k", pretrained, "-l", "2", *speakers) == 0
+    assert downstream("-n", "last", "-u", "aalbert", "-k", pretrained, "-s", "last_hidden_state", *speakers) == 0
+    with pytest.raises(UserError, match="9 is not one of the upstream's 7 hidden states"):
+        downstream("-n", "none", "-u", "aalbert", "-k", pretrained, "-l", "9", *speakers)
+
+
+def test_a_task_of_another_modality_is_refused_before_any_data_is_read(downstream, tmp_path, pretrained):
+    plugin = tmp_path / "plugins" / "downstream" / "silent_film"
+    plugin.mkdir(parents=True)
+    example = Path(run_downstream.__file__).parent / "downstream" / "example"
+    text = (
+        (example / "expert.py")
+        .read_text()
+        .replace("    Config = Config", '    modality = "video"\n    Config = Config')
+    )
+    (plugin / "expert.py").write_text(text)
+    (plugin / "config.yaml").write_text((example / "config.yaml").read_text())
+    with pytest.raises(UserError, match="upstream 'aalbert' reads speech, but task 'silent_film' needs video"):
+        downstream(
+            *("-n", "x", "-u", "aalbert", "-k", pretrained, "-d", "silent_film"),
+            *("--plugin-path", tmp_path / "plugins", "-o", "datarc.file_path=/does/not/exist.csv"),
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-n", "x", "-u", "aalbert"], "-d NAME is needed"),
+        (["-n", "x", "-d", "example"], "-u NAME is needed"),
+        (["-n", "x", "-u", "fbank", "-d", "speaker"], "unknown downstream 'speaker'; available: example"),
+        (["-m", "inference"], "needs --input"),
+        (["-m", "inference", "--input", "a.wav"], "needs -e DIR_OR_CKPT"),
+        (["-m", "evaluate", "-e", "nowhere"], "nowhere: no such checkpoint"),
+        (["-n", "x", "-u", "fbank", "-k", "some.ckpt", "-d", "example"], "fbank has no weights"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_told(downstream, arguments, words):
+    with pytest.raises(UserError, match=words):
+        downstream(*arguments)
+
+
+def test_an_upstream_checkpoint_is_no_trained_task(downstream, pretrained):
+    with pytest.raises(UserError, match=r"holds an upstream checkpoint.*expected a task"):
+        downstream("-m", "evaluate", "-e", pretrained)

@@ -1,0 +1,134 @@
+"""run_pretrain.py as a user meets it: what it writes, what it refuses, and with which words."""
+
+import json
+import math
+import sys
+
+import pytest
+import torch
+import yaml
+
+import run_pretrain
+from utility.errors import UserError
+
+
+@pytest.fixture
+def pretrain(monkeypatch, tmp_path, tiny_pretraining):
+    """pretrain(*arguments) runs the script in this process, below tmp_path, and returns its exit status."""
+
+    def run(*arguments, overrides=()):
+        options = ["-o", *tiny_pretraining, "model.num_hidden_groups=1", "trainer.max_steps=6", *overrides]
+        command = ["run_pretrain.py", "-p", str(tmp_path), *arguments, *options]
+        monkeypatch.setattr(sys, "argv", command)
+        return run_pretrain.run(run_pretrain.parse_arguments())
+
+    return run
+
+
+@pytest.mark.parametrize("upstream", ["aalbert", "mockingjay"])
+def test_a_run_writes_what_the_documentation_says(pretrain, tmp_path, upstream):
+    more = ["logging.pictures_every_n_steps=3", "trainer.val_check_interval=8"]
+    assert pretrain("-n", "run", "-u", upstream, overrides=more) == 0
+    folder = tmp_path / "run"
+    for name in ("pretrain_config.yaml", "model_config.yaml", "metrics.json", "reconstruction.png", "attention.png"):
+        assert (folder / name).is_file(), name
+    assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["steps"] == 6 and metrics["finished"]
+    assert metrics["val_loss"] > 0 and math.isfinite(metrics["val_loss"])
+    assert yaml.safe_load((folder / "model_config.yaml").read_text())["model"]["hidden_size"] == 16
+    checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert checkpoint["mynah"]["upstream"] == upstream
+    assert any(key.startswith("model.heads.") for key in checkpoint["state_dict"])
+
+
+def test_training_lowers_the_validation_loss(pretrain, tmp_path):
+    more = ["trainer.max_steps=100", "model.hidden_dropout_prob=0", "model.hidden_size=64"]
+    pretrain("-n", "run", "-u", "aalbert", overrides=more)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["val_loss"] < 0.98 * metrics["val_loss_at_start"]
+
+
+def test_an_experiment_is_never_overwritten(pretrain):
+    assert pretrain("-n", "run", "-u", "aalbert") == 0
+    with pytest.raises(UserError, match=r"'run' exists already .* -a goes on"):
+        pretrain("-n", "run", "-u", "aalbert")
+    assert pretrain("-n", "run", "-u", "aalbert", "-a") == 0
+
+
+def test_init_from_takes_the_weights_and_starts_at_step_zero(pretrain, tmp_path):
+    pretrain("-n", "first", "-u", "aalbert")
+    first = tmp_path / "first"
+    pretrain("-n", "second", "-u", "aalbert", "--init-from", str(first), overrides=["optimizer.lr=1e-30"])
+    weights = [
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("first", "second")
+    ]
+    assert weights[1]["global_step"] == 6
+    for key, value in weights[0]["state_dict"].items():
+        torch.testing.assert_close(weights[1]["state_dict"][key], value)
+
+
+def test_a_model_configuration_file_goes_on_top_of_the_plugins_own(pretrain, tmp_path):
+    file = tmp_path / "model.yaml"
+    file.write_text("model: {frames_per_position: 5}\n")
+    pretrain("-n", "run", "-u", "aalbert", "-g", str(file))
+    written = yaml.safe_load((tmp_path / "run" / "model_config.yaml").read_text())
+    assert written["model"]["frames_per_position"] == 5 and written["features"]["input"]["num_deltas"] == 1
+
+
+def test_all_mistakes_of_a_configuration_are_told_at_once_before_anything_is_written(pretrain, tmp_path):
+    mistakes = ["model.hiden_size=3", "optimizer.lr=fast", "trainer.max_step=9", "masking.mask_proportion=2"]
+    with pytest.raises(UserError) as caught:
+        pretrain("-n", "run", "-u", "aalbert", overrides=mistakes)
+    message = str(caught.value)
+    assert "model.hiden_size: unknown key; did you mean model.hidden_size?" in message
+    assert "optimizer.lr: expected a number" in message
+    assert "trainer.max_step: unknown key; did you mean trainer.max_steps?" in message
+    assert "masking.mask_proportion" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-n", "run", "-u", "albert"], "unknown upstream 'albert'; available: aalbert, .*did you mean aalbert"),
+        (["-n", "run"], "-u NAME is needed"),
+        (["-u", "aalbert"], "-n NAME is needed"),
+        (["-n", "run", "-u", "fbank"], "nothing to pretrain"),
+        (["-e", "nowhere"], "nowhere: no such checkpoint"),
+        (["-n", "run", "-u", "aalbert", "--plugin-path", "nowhere"], "plugin path nowhere does not exist"),
+        (["-n", "run", "-u", "aalbert", "-c", "nowhere.yaml"], "nowhere.yaml.*\n.*no such file"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_told(pretrain, arguments, words):
+    with pytest.raises(UserError, match=words):
+        pretrain(*arguments)
+
+
+def test_a_missing_corpus_is_named(pretrain, tmp_path):
+    with pytest.raises(UserError, match=rf"corpus gone: .*{tmp_path}/gone"):
+        pretrain("-n", "run", "-u", "aalbert", overrides=[f"datarc.file_path={{gone: {tmp_path}/gone}}"])
+
+
+def test_a_checkpoint_of_another_upstream_is_refused(pretrain, tmp_path):
+    pretrain("-n", "one", "-u", "mockingjay")
+    with pytest.raises(UserError, match=r"last\.ckpt: holds upstream 'mockingjay', but 'aalbert' was asked for"):
+        pretrain("-n", "two", "-u", "aalbert", "--init-from", str(tmp_path / "one"))
+
+
+def test_a_user_mistake_ends_the_script_without_a_traceback(script, tmp_path):
+    status, output = script("run_pretrain.py", "-n", "run", "-u", "albert", "-p", str(tmp_path))
+    assert status == 2
+    assert output.startswith("error: unknown upstream 'albert'") and "Traceback" not in output
+
+
+def test_listing_the_plugins_does_not_import_lightning(script):
+    code = (
+        "import sys, runpy; sys.argv = ['run_pretrain.py', '--list']\n"
+        "try: runpy.run_path('run_pretrain.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "assert 'lightning' not in sys.modules"
+    )
+    status, output = script("-c", code)
+    assert status == 0, output
+    assert "aalbert " in output and "voxceleb1_speaker " in output
