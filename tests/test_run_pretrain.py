@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import run_pretrain
 from utility.errors import UserError
@@ -27,12 +28,15 @@ def pretrain(monkeypatch, tmp_path, tiny_pretraining):
 
 @pytest.mark.parametrize("upstream", ["aalbert", "mockingjay"])
 def test_a_run_writes_what_the_documentation_says(pretrain, tmp_path, upstream):
-    more = ["logging.pictures_every_n_steps=3", "trainer.val_check_interval=8"]
+    more = ["logging.pictures_every_n_steps=3", "trainer.val_check_interval=8", "trainer.log_every_n_steps=2"]
     assert pretrain("-n", "run", "-u", upstream, overrides=more) == 0
     folder = tmp_path / "run"
     for name in ("pretrain_config.yaml", "model_config.yaml", "metrics.json", "reconstruction.png", "attention.png"):
         assert (folder / name).is_file(), name
-    assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    scalars = {"loss", "lr-AdamW/pg1", "gradient_norm", "audio_seconds_per_second", "val_loss"}
+    assert scalars <= set(events.Tags()["scalars"])
+    assert {"reconstruction", "attention"} <= set(events.Tags()["images"])
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["steps"] == 6 and metrics["finished"]
     assert metrics["val_loss"] > 0 and math.isfinite(metrics["val_loss"])
