@@ -16,6 +16,8 @@ PROBES = {
         ["-u", "aalbert", "-g", str(PRETRAINED / "model_config.yaml")],
     ),
     "fbank": ("speaker_fbank", ["-u", "fbank"]),
+    # Normalized over the utterance, filter banks have the mean zero, which mean pooling cannot see through.
+    "fbank, statistics pooling": ("speaker_fbank_statistics", ["-u", "fbank", "-o", "model.pooling=statistics"]),
 }
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from utility.allocator import keep_freed_memory
-from utility.checkpoint import CARD, load_weights, read_checkpoint
+from utility.checkpoint import CARD, load_weights, locate_checkpoint, read_checkpoint
 from utility.command_line import build_parser, collect_overrides, parse_flag, run_script
 from utility.configuration import from_plain, load_config, save_config
 from utility.discovery import describe_plugins, get_plugin, import_plugin
 from utility.errors import UserError
 from utility.experiment import Experiment, is_launched_process, open_experiment, write_json
+from utility.training_config import refuse_other_optimizer
 
 log = logging.getLogger("mynah")
 
@@ -24,7 +25,6 @@ EXAMPLES = """\
   python run_downstream.py -m evaluate -e result/downstream/sid --split dev
   python run_downstream.py -m inference -e result/downstream/sid --input a.wav folder/
 """
-INFERENCE_BATCH = 8
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,7 +44,6 @@ def parse_arguments() -> argparse.Namespace:
         type=parse_flag,
         nargs="?",
         const=True,
-        default=False,
         help="train the upstream too",
     )
     task.add_argument(
@@ -77,9 +76,6 @@ def train(arguments: argparse.Namespace) -> int:
         module = rebuild(arguments, experiment, read_checkpoint(experiment.resume_from, "downstream"))
     else:
         module = build(arguments, experiment)
-    if not is_launched_process():
-        experiment.folder.mkdir(parents=True, exist_ok=True)
-        save_config(module.config, experiment.folder / "config.yaml")
     return train_and_test(arguments, experiment, module)
 
 
@@ -108,7 +104,8 @@ def build(arguments: argparse.Namespace, experiment: Experiment) -> Any:
 
     torch.manual_seed(config.seed)
     expert = expert_class(upstream_info(upstream), config, folder=experiment.folder)
-    module = Probing(upstream, expert, config, experiment, task=arguments.downstream, fine_tune=arguments.fine_tune)
+    fine_tune = bool(arguments.fine_tune)
+    module = Probing(upstream, expert, config, experiment, task=arguments.downstream, fine_tune=fine_tune)
     if arguments.init_from:
         start = read_checkpoint(arguments.init_from, "downstream", arguments.upstream)
         load_weights(module, start["state_dict"], arguments.init_from)
@@ -121,17 +118,38 @@ def rebuild(arguments: argparse.Namespace, experiment: Experiment, checkpoint: d
     from downstream.probing import Probing, upstream_info
 
     card = checkpoint[CARD]
+    check_agreement(arguments, experiment.resume_from, card)
     upstream_plugin = get_plugin("upstream", card["upstream"], arguments.plugin_path)
     task_plugin = get_plugin("downstream", card["downstream"], arguments.plugin_path)
     expert_class = import_plugin(task_plugin, "expert").DownstreamExpert
-    config = from_plain(expert_class.Config, card["task_config"], str(experiment.resume_from))
-    if overrides := collect_overrides(arguments):
-        config = load_config(expert_class.Config, files=[experiment.folder / "config.yaml"], overrides=overrides)
+    overrides = collect_overrides(arguments)
+    config = from_plain(expert_class.Config, card["task_config"], str(experiment.resume_from), overrides)
+    refuse_other_optimizer(config, card["task_config"], experiment.resume_from)
     upstream = build_upstream(upstream_plugin, card["config"])
     expert = expert_class(upstream_info(upstream), config, state=card["task_state"], folder=experiment.folder)
     module = Probing(upstream, expert, config, experiment, task=card["downstream"], fine_tune=card["fine_tune"])
     load_weights(module, checkpoint["state_dict"], experiment.resume_from)
     return module
+
+
+def check_agreement(arguments: argparse.Namespace, source: Path, card: dict[str, Any]) -> None:
+    """Raise UserError for what is given beside -e or -a, but is not what the experiment was made with."""
+    features = card["task_config"]["features"]
+    pairs = {
+        "-u": (arguments.upstream, card["upstream"]),
+        "-d": (arguments.downstream, card["downstream"]),
+        "-f": (arguments.fine_tune, card["fine_tune"]),
+        "-s": (arguments.selection, features["selection"]),
+        "-l": (arguments.layer, features["layer"]),
+    }
+    for flag, (given, own) in pairs.items():
+        if given is not None and given != own:
+            raise UserError(f"{flag} {given}: {source} was trained with {own}; leave {flag} out, or start a new run")
+    new_run = {"-c": "config", "-k": "checkpoint", "-g": "model_config", "-t": "pretrain_config"}
+    for flag, name in {**new_run, "--init-from": "init_from"}.items():
+        # With -a the same command starts a run and goes on with it.
+        if getattr(arguments, name) is not None and not arguments.auto_resume:
+            raise UserError(f"{flag} is for a new run; {source} brings its own; leave {flag} out")
 
 
 def configure(arguments: argparse.Namespace, default: Path, expert_class: type, demo: bool = False) -> Any:
@@ -158,7 +176,9 @@ def make_trainer(arguments: argparse.Namespace, experiment: Experiment, module: 
     from utility.training import build_trainer
 
     settings = dict(module.config.trainer)
-    if module.fine_tune and settings.get("strategy") == "ddp":  # the upstream's heads and mask token get no gradient
+    several = settings.get("devices", 1) not in (1, "1") or settings.get("num_nodes", 1) != 1
+    if module.fine_tune and several and settings.get("strategy", "auto") in ("auto", "ddp"):
+        # The upstream's heads and mask token get no gradient.
         settings["strategy"] = "ddp_find_unused_parameters_true"
     return build_trainer(
         settings,
@@ -175,6 +195,9 @@ def train_and_test(arguments: argparse.Namespace, experiment: Experiment, module
     from utility.training import fit
 
     trainer = make_trainer(arguments, experiment, module)
+    if not is_launched_process():
+        experiment.folder.mkdir(parents=True, exist_ok=True)
+        save_config(module.config, experiment.folder / "config.yaml")
     started = time.monotonic()
     if not fit(trainer, module, experiment, f"python run_downstream.py -e {experiment.folder}"):
         return 130
@@ -244,7 +267,11 @@ def find_trained(arguments: argparse.Namespace) -> Experiment:
     if source is None:
         raise UserError(f"-m {arguments.mode} needs -e DIR_OR_CKPT, a trained experiment")
     best = Path(source) / "checkpoints" / "best.ckpt"
-    return open_experiment(arguments.root, arguments.name, str(best if best.is_file() else source))
+    found = str(best if best.is_file() else source)
+    if arguments.mode == "inference":  # writes nothing, so the checkpoint may lie anywhere
+        checkpoint = locate_checkpoint(found)
+        return Experiment(checkpoint.parent, checkpoint)
+    return open_experiment(arguments.root, arguments.name, found)
 
 
 def use_cuda(device: str) -> bool:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from utility.allocator import keep_freed_memory
-from utility.checkpoint import CARD, read_checkpoint
+from utility.checkpoint import CARD, load_weights, read_checkpoint
 from utility.command_line import build_parser, collect_overrides, run_script
-from utility.configuration import load_config, save_config, to_plain
+from utility.configuration import from_plain, load_config, save_config, to_plain
 from utility.discovery import describe_plugins, get_plugin, import_plugin
 from utility.errors import UserError
 from utility.experiment import Experiment, is_launched_process, open_experiment, write_json
+from utility.training_config import refuse_other_optimizer
 
 log = logging.getLogger("mynah")
 
@@ -52,10 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
     check_device(arguments.device)
     torch.manual_seed(config.seed)
     module = expert.build_pretraining(config, experiment)
-    if arguments.init_from and experiment.resume_from is None:
+    if experiment.resume_from is not None:  # said before anything is written
+        weights = read_checkpoint(experiment.resume_from, "pretrain")["state_dict"]
+        load_weights(module, weights, experiment.resume_from)
+    elif arguments.init_from:
         module.init_from(read_checkpoint(arguments.init_from, "pretrain", name), arguments.init_from)
     module.prepare()
-    write_configuration(experiment, name, config)
     return train(arguments, experiment, name, config, module)
 
 
@@ -70,14 +73,10 @@ def choose_upstream(arguments: argparse.Namespace, experiment: Experiment) -> st
 
 
 def configure(arguments: argparse.Namespace, experiment: Experiment, default: Path, schema: type) -> Any:
-    """-c or the plugin's YAML, then -g, then -o; of a resumed run its own configuration, then -o."""
+    """-c or the plugin's YAML, then -g, then -o; of a resumed run its own configuration or -c, then -o."""
     overrides = collect_overrides(arguments)
-    if experiment.resume_from is not None and arguments.config is None:
-        stored = experiment.folder / "pretrain_config.yaml"
-        if not stored.is_file():
-            stored.parent.mkdir(parents=True, exist_ok=True)
-            save_config(read_checkpoint(experiment.resume_from, "pretrain")[CARD]["pretrain_config"], stored)
-        return load_config(schema, files=[stored], overrides=overrides)
+    if experiment.resume_from is not None:
+        return configure_again(arguments, experiment.resume_from, schema, overrides)
     files = [arguments.config or default] + ([arguments.model_config] if arguments.model_config else [])
     config = load_config(schema, files=files, overrides=overrides)
     if not config.datarc.file_path:
@@ -89,15 +88,19 @@ def configure(arguments: argparse.Namespace, experiment: Experiment, default: Pa
     return config
 
 
-def write_configuration(experiment: Experiment, name: str, config: Any) -> None:
-    """The configuration as resolved; model_config.yaml is what -g takes."""
-    if is_launched_process():
-        return
-    experiment.folder.mkdir(parents=True, exist_ok=True)
-    save_config(config, experiment.folder / "pretrain_config.yaml")
-    plain = to_plain(config)
-    save_config({key: plain[key] for key in ("model", "features")}, experiment.folder / "model_config.yaml")
-    log.info("%s: configuration and results in %s", name, experiment.folder)
+def configure_again(arguments: argparse.Namespace, checkpoint: Path, schema: type, overrides: list[str]) -> Any:
+    """The configuration of a resumed run; what is for new runs alone is refused, but for -a, which repeats it."""
+    for flag, value in (("-g", arguments.model_config), ("--init-from", arguments.init_from)):
+        if value is not None and not arguments.auto_resume:
+            raise UserError(f"{flag} is for a new run; {checkpoint} brings its own model; leave {flag} out")
+    plain = read_checkpoint(checkpoint, "pretrain")[CARD]["pretrain_config"]
+    if arguments.config is not None:
+        files = [arguments.config] + ([arguments.model_config] if arguments.model_config else [])
+        config = load_config(schema, files=files, overrides=overrides)
+    else:
+        config = from_plain(schema, plain, str(checkpoint), overrides)
+    refuse_other_optimizer(config, plain, checkpoint)
+    return config
 
 
 def train(arguments: argparse.Namespace, experiment: Experiment, name: str, config: Any, module: Any) -> int:
@@ -114,6 +117,7 @@ def train(arguments: argparse.Namespace, experiment: Experiment, name: str, conf
         monitor=module.monitor,
         mode=module.mode,
     )
+    write_configuration(experiment, name, config)
     started = time.monotonic()
     if experiment.resume_from is None and module.held_out:
         trainer.validate(module, verbose=False)
@@ -133,6 +137,17 @@ def train(arguments: argparse.Namespace, experiment: Experiment, name: str, conf
         log.info("%s", "  ".join(f"{key} {value}" for key, value in metrics.items()))
         log.info("checkpoints in %s; tensorboard --logdir %s", experiment.checkpoints, experiment.folder)
     return 0 if finished else 130
+
+
+def write_configuration(experiment: Experiment, name: str, config: Any) -> None:
+    """The configuration as resolved; model_config.yaml is what -g takes."""
+    if is_launched_process():
+        return
+    experiment.folder.mkdir(parents=True, exist_ok=True)
+    save_config(config, experiment.folder / "pretrain_config.yaml")
+    plain = to_plain(config)
+    save_config({key: plain[key] for key in ("model", "features")}, experiment.folder / "model_config.yaml")
+    log.info("%s: configuration and results in %s", name, experiment.folder)
 
 
 if __name__ == "__main__":

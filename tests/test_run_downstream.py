@@ -49,6 +49,18 @@ def speakers(corpus):
     return ["-d", "voxceleb1_speaker", "-o", f"datarc.file_path={corpus}", "datarc.max_timestep=12000", *TINY]
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, corpus):
+    """The folder of a speaker task trained on fbank; not to be changed."""
+    root = tmp_path_factory.mktemp("trained")
+    options = ["-d", "voxceleb1_speaker", "-o", f"datarc.file_path={corpus}", "datarc.max_timestep=12000", *TINY]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MYNAH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(sys, "argv", ["x", "-n", "sid", "-u", "fbank", "-p", str(root), *options])
+        assert run_downstream.run(run_downstream.parse_arguments()) == 0
+    return root / "sid"
+
+
 def test_a_task_is_trained_tested_evaluated_and_used(downstream, tmp_path, pretrained, speakers, corpus, capsys):
     assert downstream("-n", "sid", "-u", "aalbert", "-k", pretrained, *speakers) == 0
     folder = tmp_path / "sid"
@@ -109,6 +121,42 @@ def test_a_resumed_task_ends_where_an_uninterrupted_one_ends(downstream, tmp_pat
     assert whole["global_step"] == resumed["global_step"] == 20
     for key, value in whole["state_dict"].items():
         assert torch.equal(value, resumed["state_dict"][key]), key
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-u", "mel"], r"-u mel: .*best\.ckpt was trained with fbank"),
+        (["-d", "example"], "-d example: .* was trained with voxceleb1_speaker"),
+        (["-f"], "-f True: .* was trained with False"),
+        (["-s", "last_hidden_state"], "-s last_hidden_state: .* was trained with hidden_states"),
+        (["-l", "0"], "-l 0: .* was trained with None"),
+        (["-k", "other.ckpt"], "-k is for a new run"),
+        (["-c", "other.yaml"], "-c is for a new run"),
+    ],
+)
+def test_what_an_experiment_was_not_made_with_is_refused(downstream, trained, arguments, words):
+    with pytest.raises(UserError, match=words):
+        downstream("-m", "evaluate", "-e", trained, *arguments)
+
+
+def test_the_command_that_started_a_task_goes_on_with_it(downstream, tmp_path, speakers):
+    command = ["-n", "sid", "-a", "-u", "fbank", "-f", "False", *speakers]
+    assert downstream(*command) == 0
+    assert downstream(*command) == 0
+    with pytest.raises(UserError, match="-u mel"):
+        downstream("-n", "sid", "-a", "-u", "mel", *speakers)
+
+
+def test_a_checkpoint_predicts_and_goes_on_wherever_it_lies(downstream, tmp_path, trained, corpus, capsys):
+    stray = tmp_path / "elsewhere" / "speakers.ckpt"
+    stray.parent.mkdir()
+    shutil.copy(trained / "checkpoints" / "last.ckpt", stray)
+    wav = next(Path(corpus).rglob("*.wav"))
+    assert downstream("-m", "inference", "-e", stray, "--input", wav) == 0
+    assert capsys.readouterr().out.startswith(f"{wav}: speaker")
+    assert downstream("-e", stray, "-n", "more", "-o", "trainer.max_steps=22") == 0
+    assert json.loads((tmp_path / "more" / "metrics.json").read_text())["steps"] == 22
 
 
 def test_frozen_leaves_the_upstream_alone_and_fine_tuning_changes_it(downstream, tmp_path, pretrained, speakers):

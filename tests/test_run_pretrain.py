@@ -60,6 +60,30 @@ def test_an_experiment_is_never_overwritten(pretrain):
     assert pretrain("-n", "run", "-u", "aalbert", "-a") == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "overrides", "words"),
+    [
+        ([], ["model.intermediate_size=48"], r"last\.ckpt: its weights do not fit the model"),
+        ([], ["optimizer.lr=5e-4"], r"optimizer\.lr=0\.0005: a resumed run goes on with the optimizer"),
+        (["-g", "model.yaml"], [], "-g is for a new run"),
+        (["--init-from", "other"], [], "--init-from is for a new run"),
+    ],
+)
+def test_what_a_resumed_run_cannot_change_is_refused_and_spoils_nothing(
+    pretrain, tmp_path, arguments, overrides, words
+):
+    pretrain("-n", "run", "-u", "aalbert")
+    with pytest.raises(UserError, match=words):
+        pretrain("-e", str(tmp_path / "run"), *arguments, overrides=overrides)
+    assert pretrain("-e", str(tmp_path / "run")) == 0
+
+
+def test_a_start_that_lightning_refuses_leaves_the_name_free(pretrain):
+    with pytest.raises(UserError, match="Lightning refuses"):
+        pretrain("-n", "run", "-u", "aalbert", overrides=["trainer.strategy=foo"])
+    assert pretrain("-n", "run", "-u", "aalbert") == 0
+
+
 def test_init_from_takes_the_weights_and_starts_at_step_zero(pretrain, tmp_path):
     pretrain("-n", "first", "-u", "aalbert")
     first = tmp_path / "first"
@@ -107,6 +131,12 @@ def test_all_mistakes_of_a_configuration_are_told_at_once_before_anything_is_wri
 def test_mistakes_on_the_command_line_are_told(pretrain, arguments, words):
     with pytest.raises(UserError, match=words):
         pretrain(*arguments)
+
+
+def test_a_seed_too_large_for_torch_is_refused(pretrain):
+    with pytest.raises(UserError, match="seed: expected from 0 to 4294967295"):
+        pretrain("-n", "run", "-u", "aalbert", "--seed", str(2**32))
+    assert pretrain("-n", "run", "-u", "aalbert", "--seed", str(2**32 - 1)) == 0
 
 
 def test_a_missing_corpus_is_named(pretrain, tmp_path):

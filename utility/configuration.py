@@ -54,10 +54,11 @@ def load_config(
     return building.finish()
 
 
-def from_plain(schema: type[Schema], plain: dict[str, Any], source: str) -> Schema:
+def from_plain(schema: type[Schema], plain: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Schema:
     """A plain dict, as to_plain gives it, back as an instance of `schema`; checked as load_config does.
 
-    source: where the dict comes from (such as a checkpoint's path), for the message. Raises UserError.
+    source: where the dict comes from (such as a checkpoint's path), for the message. overrides: as load_config
+    takes them. Raises UserError.
     """
     building = _Building(schema)
     building.sources.append(source)
@@ -66,6 +67,8 @@ def from_plain(schema: type[Schema], plain: dict[str, Any], source: str) -> Sche
     else:
         building.note("", f"expected a mapping, got {shown(plain)}", source)
         building.readable = False
+    for override in overrides:
+        building.add_override(override)
     return building.finish()
 
 

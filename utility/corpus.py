@@ -44,6 +44,8 @@ class CorpusConfig:
     max_bad_fraction: float = 0.05
 
     def problems(self) -> Iterable[str | None]:
+        for name in (name for name, path in self.file_path.items() if not path.strip()):
+            yield f"file_path.{name}: is empty; give a folder or a manifest"
         yield range_problem("min_timestep", self.min_timestep, 1)
         yield range_problem("max_timestep", self.max_timestep, self.min_timestep)
         yield range_problem("valid_fraction", self.valid_fraction, 0, 0.9)

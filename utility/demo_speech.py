@@ -23,12 +23,13 @@ from utility.demo_sentences import demo_sentences
 from utility.errors import UserError
 from utility.espeak import Espeak, Manner
 
-DEMO_VERSION = "1"  # one up whenever a corpus changes, so that an older one in the cache is not taken for it
+DEMO_VERSION = "2"  # one up whenever a corpus changes, so that an older one in the cache is not taken for it
 LONGEST_SECONDS = 5.0
 VIDEO_SIZE = 3  # utterances of one VoxCeleb1 video, all in one split
 SPLITS = {"train": 1, "dev": 2, "test": 3}  # as numbered in VoxCeleb1's iden_split.txt
 TONE_DB = 6.0  # a recording's tone: this much up or down, drawn at every kHz
-NOISE_DB = (8.0, 28.0)  # its noise: this far below the speech
+PRETRAIN_NOISE_DB = (30.0, 45.0)  # its noise: this far below the speech; noise cannot be reconstructed
+PROBE_NOISE_DB = (8.0, 28.0)
 # With these values logistic regression on the mean log mel spectrum names about 2 in 3 probe speakers right.
 
 PRETRAIN_UTTERANCES = 13
@@ -123,7 +124,7 @@ def _rename_unless_there(made: Path, place: Path) -> None:
 def _write_librispeech(folder: Path) -> None:
     speakers = demo_speakers(PRETRAIN_TIMBRES, relatives=2)
     sentences = iter(demo_sentences(len(speakers) * PRETRAIN_UTTERANCES, seed=1))
-    studio = _Studio(seed=1)
+    studio = _Studio(seed=1, noise_db=PRETRAIN_NOISE_DB)
     with studio.espeak:
         for number, speaker in enumerate(speakers, start=101):
             chapter = 1000 + number
@@ -135,7 +136,7 @@ def _write_librispeech(folder: Path) -> None:
 def _write_voxceleb1(folder: Path) -> None:
     speakers = demo_speakers(PROBE_TIMBRES, relatives=4)
     sentences = iter(demo_sentences(len(speakers) * sum(PROBE_UTTERANCES.values()), seed=2))
-    studio = _Studio(seed=2)
+    studio = _Studio(seed=2, noise_db=PROBE_NOISE_DB)
     with (
         studio.espeak,
         (folder / "iden_split.txt").open("w", encoding="utf-8") as split_list,
@@ -161,8 +162,8 @@ def _voxceleb1_names(speaker: str) -> Iterator[tuple[str, str]]:
 class _Studio:
     """Speaks sentences into files; every random choice follows from the seed and the order of the calls."""
 
-    def __init__(self, seed: int) -> None:
-        self.espeak = Espeak()
+    def __init__(self, seed: int, noise_db: tuple[float, float]) -> None:
+        self.espeak, self.noise_db = Espeak(), noise_db
         self._draw = np.random.default_rng(seed)
 
     def record(self, sentence: str, speaker: Speaker, path: Path) -> None:
@@ -175,7 +176,7 @@ class _Studio:
         )
         throat = speaker.throat * draw.choice((0.99, 1.0, 1.01))
         wav = _resample(self.espeak.speak(sentence, manner), self.espeak.sample_rate * throat)
-        wav = _through_a_channel(wav[: int(LONGEST_SECONDS * SAMPLE_RATE)], draw)
+        wav = _through_a_channel(wav[: int(LONGEST_SECONDS * SAMPLE_RATE)], draw, self.noise_db)
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, wav, SAMPLE_RATE, subtype="PCM_16")
 
@@ -191,12 +192,12 @@ def _resampler(rate: int) -> torchaudio.transforms.Resample:
     return torchaudio.transforms.Resample(rate, SAMPLE_RATE)
 
 
-def _through_a_channel(wav: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+def _through_a_channel(wav: np.ndarray, draw: np.random.Generator, noise_db: tuple[float, float]) -> np.ndarray:
     """(T,) as another microphone hears it: with a tone, some noise and a loudness (its peak) drawn at random."""
     spectrum = np.fft.rfft(wav)
     khz = np.linspace(0, SAMPLE_RATE / 2000, len(spectrum))
     gain_db = np.interp(khz, np.arange(9), draw.uniform(-TONE_DB, TONE_DB, size=9))
     wav = np.fft.irfft(spectrum * 10 ** (gain_db / 20), n=len(wav))
-    noise_level = np.sqrt(np.mean(wav**2)) * 10 ** (-draw.uniform(*NOISE_DB) / 20)
+    noise_level = np.sqrt(np.mean(wav**2)) * 10 ** (-draw.uniform(*noise_db) / 20)
     wav = wav + noise_level * draw.standard_normal(len(wav))
     return (wav * (draw.uniform(0.3, 0.9) / np.abs(wav).max())).astype(np.float32)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utility.activated_linear import activated_linear
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_new": partial(F.gelu, approximate="tanh"),
@@ -115,7 +117,7 @@ class TransformerLayer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None, return_attention: bool) -> tuple[Tensor, Tensor | None]:
         attended, attention = self.attention(x, mask, return_attention)
         x = self.attention_norm(x + self.dropout(attended))
-        transformed = self.output(self.activation(self.intermediate(x)))
+        transformed = activated_linear(self.intermediate(x), self.activation, self.output.weight, self.output.bias)
         return self.output_norm(x + self.dropout(transformed)), attention
 
 

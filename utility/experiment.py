@@ -12,6 +12,9 @@ from utility.errors import UserError
 RANKS = ("LOCAL_RANK", "RANK", "NODE_RANK", "SLURM_PROCID")
 """Set by Lightning, torchrun and SLURM; any of them is above 0 in every process but the first."""
 
+SKIPPED_FILES = "skipped_files.txt"
+"""Where a run names the files that it cannot use; all there is of one that found too many of them."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -81,8 +84,10 @@ def _resume(root: Path, name: str | None, resume: str) -> Experiment:
 
 
 def _refuse_existing(folder: Path, advice: str) -> None:
-    """Raise UserError if the folder holds anything that this run did not put there."""
-    if not is_launched_process() and folder.exists() and any(folder.iterdir()):
+    """Raise UserError if the folder holds anything, but for what a run leaves that found too many bad files."""
+    if is_launched_process() or not folder.exists():
+        return
+    if any(path.name != SKIPPED_FILES for path in folder.iterdir()):
         raise UserError(
             f"experiment '{folder.name}' exists already in {folder}; {advice}, -n takes another name, or remove it"
         )

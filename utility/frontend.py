@@ -50,6 +50,8 @@ class SpectrogramConfig:
         for name in ("sample_rate", "n_fft", "window_ms", "hop_ms", "n_mels"):
             if getattr(self, name) <= 0:
                 yield f"{name}: must be positive, got {getattr(self, name)}"
+        if self.window % 2:
+            yield f"window_ms: must give an even number of samples, got {self.window}"
         if 0 < self.n_fft < self.window:
             yield f"n_fft: must be at least the window ({self.window} samples), got {self.n_fft}"
 

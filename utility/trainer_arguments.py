@@ -18,7 +18,6 @@ KNOWN = frozenset(
         "max_steps",
         "min_steps",
         "max_time",
-        "limit_train_batches",
         "limit_val_batches",
         "limit_test_batches",
         "limit_predict_batches",
@@ -35,7 +34,6 @@ KNOWN = frozenset(
         "detect_anomaly",
         "barebones",
         "sync_batchnorm",
-        "reload_dataloaders_every_n_epochs",
         "enable_autolog_hparams",
         "model_registry",
     ]
@@ -53,6 +51,8 @@ REFUSED = {
     "check_val_every_n_epoch": "give trainer.val_check_interval, in batches",
     "num_sanity_val_steps": "held-out data is always evaluated before the first step",
     "overfit_batches": "use a small corpus instead",
+    "limit_train_batches": "give trainer.max_steps; a shorter stream would begin anew, with the same crops and masks",
+    "reload_dataloaders_every_n_epochs": "a run is one stream of shuffled passes over the data",
     "fast_dev_run": "give trainer.max_steps=1",
 }
 COUNTS = {

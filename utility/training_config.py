@@ -2,10 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from utility.configuration import to_plain
+from utility.errors import UserError
 from utility.optimization import OPTIMIZERS, SCHEDULES
 from utility.trainer_arguments import trainer_problems
+from utility.value_checks import range_problem
+
+MAX_SEED = 2**32 - 1
+"""Multiplied with a step's number it must still fit torch's 64 bits."""
 
 
 @dataclass
@@ -106,8 +113,21 @@ class SharedConfig:
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of Lightning's Trainer under its own names (max_steps, precision, devices, strategy, ...)."""
 
-    def problems(self) -> Iterable[str]:
-        if self.seed < 0:
-            yield f"seed: must not be negative, got {self.seed}"
+    def problems(self) -> Iterable[str | None]:
+        yield range_problem("seed", self.seed, 0, MAX_SEED)
         for problem in trainer_problems(self.trainer):
             yield f"trainer.{problem}"
+
+
+def refuse_other_optimizer(config: Any, plain: dict[str, Any], source: Path) -> None:
+    """Raise UserError where a resumed run would have an optimizer other than its own, whose saved state, the peak
+    learning rate in it, would win without a word.
+
+    config: of the resumed run; plain: the one that the checkpoint `source` was written with.
+    """
+    given, own = to_plain(config.optimizer), plain["optimizer"]
+    if changed := [f"optimizer.{key}={value}" for key, value in given.items() if own.get(key) != value]:
+        raise UserError(
+            f"{', '.join(changed)}: a resumed run goes on with the optimizer that {source} holds; "
+            "leave it as it was, or start a new run from these weights with --init-from"
+        )

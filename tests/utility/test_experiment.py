@@ -42,6 +42,12 @@ def test_an_empty_folder_is_no_experiment(tmp_path):
     assert open_experiment(tmp_path, "exp").resume_from is None
 
 
+def test_a_run_that_found_too_many_bad_files_leaves_no_experiment(tmp_path):
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp" / "skipped_files.txt").write_text("a.wav\tempty\n")
+    assert open_experiment(tmp_path, "exp").resume_from is None
+
+
 def test_an_existing_experiment_is_not_overwritten(tmp_path):
     folder = tmp_path / "exp"
     folder.mkdir()

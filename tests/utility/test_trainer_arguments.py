@@ -25,6 +25,10 @@ def test_good_sections_have_no_problems():
         ({"max_stepz": 1, "max_steps": 1}, "max_stepz: unknown key; did you mean trainer.max_steps?"),
         ({"zzz": 1, "max_steps": 1}, "zzz: unknown key; the keys are those of Lightning's Trainer"),
         ({"max_epochs": 3, "max_steps": 1}, f"max_epochs: cannot be set; {REFUSED['max_epochs']}"),
+        (
+            {"limit_train_batches": 2, "max_steps": 1},
+            f"limit_train_batches: cannot be set; {REFUSED['limit_train_batches']}",
+        ),
         ({"max_steps": 0}, "max_steps: must be a positive number of optimizer steps, got 0"),
         ({"max_steps": True}, "max_steps: must be a positive number of optimizer steps, got True"),
         ({"max_steps": "many"}, "max_steps: must be a positive number of optimizer steps, got 'many'"),
