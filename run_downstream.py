@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from downstream.interfaces import SPLITS
 from utility.allocator import keep_freed_memory
 from utility.checkpoint import CARD, load_weights, locate_checkpoint, read_checkpoint
 from utility.command_line import build_parser, collect_overrides, parse_flag, run_script
@@ -76,6 +77,8 @@ def train(arguments: argparse.Namespace) -> int:
         module = rebuild(arguments, experiment, read_checkpoint(experiment.resume_from, "downstream"))
     else:
         module = build(arguments, experiment)
+    for split in SPLITS:  # one without data is told now rather than when training comes to it
+        module.expert.get_dataset(split)
     return train_and_test(arguments, experiment, module)
 
 
@@ -88,7 +91,7 @@ def build(arguments: argparse.Namespace, experiment: Experiment) -> Any:
             raise UserError(f"{flag} NAME is needed (see --list)")
     upstream_plugin = get_plugin("upstream", arguments.upstream, arguments.plugin_path)
     task_plugin = get_plugin("downstream", arguments.downstream, arguments.plugin_path)
-    expert_class = import_plugin(task_plugin, "expert").DownstreamExpert
+    expert_class = import_expert(task_plugin)
     config = configure(arguments, task_plugin.folder / "config.yaml", expert_class)
     upstream = build_upstream(upstream_plugin, upstream_options(arguments))
     if upstream.modality != expert_class.modality:
@@ -121,7 +124,7 @@ def rebuild(arguments: argparse.Namespace, experiment: Experiment, checkpoint: d
     check_agreement(arguments, experiment.resume_from, card)
     upstream_plugin = get_plugin("upstream", card["upstream"], arguments.plugin_path)
     task_plugin = get_plugin("downstream", card["downstream"], arguments.plugin_path)
-    expert_class = import_plugin(task_plugin, "expert").DownstreamExpert
+    expert_class = import_expert(task_plugin)
     overrides = collect_overrides(arguments)
     config = from_plain(expert_class.Config, card["task_config"], str(experiment.resume_from), overrides)
     refuse_other_optimizer(config, card["task_config"], experiment.resume_from)
@@ -150,6 +153,17 @@ def check_agreement(arguments: argparse.Namespace, source: Path, card: dict[str,
         # With -a the same command starts a run and goes on with it.
         if getattr(arguments, name) is not None and not arguments.auto_resume:
             raise UserError(f"{flag} is for a new run; {source} brings its own; leave {flag} out")
+
+
+def import_expert(plugin: Any) -> Any:
+    """The task's DownstreamExpert. Raises UserError where it is missing or unfinished."""
+    expert_class = getattr(import_plugin(plugin, "expert"), "DownstreamExpert", None)
+    source = plugin.folder / "expert.py"
+    if expert_class is None:
+        raise UserError(f"{source} defines no class DownstreamExpert; downstream/interfaces.py says what it must be")
+    if missing := sorted(getattr(expert_class, "__abstractmethods__", ())):
+        raise UserError(f"{source}: its DownstreamExpert lacks {', '.join(missing)}; see downstream/interfaces.py")
+    return expert_class
 
 
 def configure(arguments: argparse.Namespace, default: Path, expert_class: type, demo: bool = False) -> Any:
@@ -196,7 +210,7 @@ def train_and_test(arguments: argparse.Namespace, experiment: Experiment, module
 
     trainer = make_trainer(arguments, experiment, module)
     if not is_launched_process():
-        experiment.folder.mkdir(parents=True, exist_ok=True)
+        experiment.make_folder()
         save_config(module.config, experiment.folder / "config.yaml")
     started = time.monotonic()
     if not fit(trainer, module, experiment, f"python run_downstream.py -e {experiment.folder}"):
@@ -234,7 +248,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def infer(arguments: argparse.Namespace) -> int:
     """Predictions for audio files, a line each; unreadable ones are named and the exit status is 1."""
-    from utility.audio import UnreadableAudio, find_audio, read_audio
+    from utility.audio import UnreadableAudio, find_audio, read_audio, trim_silence
 
     if not arguments.input:
         raise UserError("-m inference needs --input FILE_OR_FOLDER ...")
@@ -246,6 +260,8 @@ def infer(arguments: argparse.Namespace) -> int:
     for path in [path for each in given for path in (find_audio(each) if each.is_dir() else [each])]:
         try:
             wav = read_audio(path)
+            if getattr(module.config.datarc, "trim_silence", False):  # as the task was trained
+                wav = trim_silence(wav)
             if len(wav) < module.features.upstream.min_samples:
                 raise UnreadableAudio(path, f"too short ({len(wav)} samples at 16 kHz)")
         except UnreadableAudio as error:

@@ -143,7 +143,7 @@ def write_configuration(experiment: Experiment, name: str, config: Any) -> None:
     """The configuration as resolved; model_config.yaml is what -g takes."""
     if is_launched_process():
         return
-    experiment.folder.mkdir(parents=True, exist_ok=True)
+    experiment.make_folder()
     save_config(config, experiment.folder / "pretrain_config.yaml")
     plain = to_plain(config)
     save_config({key: plain[key] for key in ("model", "features")}, experiment.folder / "model_config.yaml")

@@ -106,7 +106,7 @@ class Probing(TrainingModule):
     def on_validation_epoch_start(self) -> None:
         self.records: dict[str, list] = {}
 
-    def validation_step(self, batch: dict[str, Any] | None, batch_idx: int) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._evaluate("dev", batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -117,7 +117,7 @@ class Probing(TrainingModule):
     def on_test_epoch_start(self) -> None:
         self.records = {}
 
-    def test_step(self, batch: dict[str, Any] | None, batch_idx: int) -> None:
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._evaluate(self.test_split, batch)
 
     def on_test_epoch_end(self) -> None:
@@ -141,9 +141,9 @@ class Probing(TrainingModule):
         features, lengths = self.features(batch["signals"], batch["keys"])
         return self.expert(split, features, lengths, batch["labels"], records, batch["names"])
 
-    def _evaluate(self, split: str, batch: dict[str, Any] | None) -> None:
-        if batch is not None:
-            self.bad_files.note(batch["bad"])
+    def _evaluate(self, split: str, batch: dict[str, Any]) -> None:
+        self.bad_files.note(batch["bad"])
+        if batch["names"]:
             self._loss(split, batch, self.records)
 
     def _finish(self, split: str) -> dict[str, float]:
@@ -190,14 +190,15 @@ def upstream_info(upstream: SpeechUpstream) -> UpstreamInfo:
     return UpstreamInfo(upstream.name, upstream.modality, upstream.hidden_size, upstream.get_downsample_rates())
 
 
-def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Items -> {"signals", "labels", "names", "keys", "bad", "audio_seconds"}; None where none could be read.
+def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Items -> {"signals", "labels", "names", "keys", "bad", "audio_seconds"}.
 
-    "keys" names the signals that are the same in every pass ("fixed" items), for the features cache.
+    Where not one of them could be read, no names and "bad" alone. "keys" names the signals that are the
+    same in every pass ("fixed" items), for the features cache.
     """
     readable = [item for item in items if item["signal"] is not None]
     if not readable:
-        return None
+        return {"names": [], "bad": bad_items(items)}
     return {
         "signals": [item["signal"] for item in readable],
         "labels": [item["label"] for item in readable],

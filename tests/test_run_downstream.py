@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -72,7 +73,8 @@ def test_a_task_is_trained_tested_evaluated_and_used(downstream, tmp_path, pretr
     assert (folder / "test" / "confusion.png").stat().st_size > 5000
 
     capsys.readouterr()
-    assert downstream("-m", "evaluate", "-e", folder, "--split", "test", "--json") == 0
+    more = ["-o", "trainer.enable_progress_bar=true"]  # which must not be mixed into the results
+    assert downstream("-m", "evaluate", "-e", folder, "--split", "test", "--json", *more) == 0
     evaluated = json.loads(capsys.readouterr().out)
     assert evaluated["accuracy"] == metrics["test"]["accuracy"]
     assert evaluated["loss"] == pytest.approx(metrics["test"]["loss"], abs=1e-5)
@@ -172,6 +174,29 @@ def test_frozen_leaves_the_upstream_alone_and_fine_tuning_changes_it(downstream,
         assert all(same) if name == "frozen" else not any(same)
 
 
+@pytest.mark.parametrize(
+    ("fine_tune", "settings", "strategy"),
+    [
+        (True, {"devices": 2}, "ddp_find_unused_parameters_true"),
+        (True, {"devices": 2, "strategy": "ddp"}, "ddp_find_unused_parameters_true"),
+        (True, {"devices": 2, "strategy": "fsdp"}, "fsdp"),
+        (True, {"devices": 1}, None),
+        (False, {"devices": 2}, None),
+    ],
+)
+def test_fine_tuning_in_several_processes_allows_for_heads_without_gradients(
+    monkeypatch, fine_tune, settings, strategy
+):
+    taken = {}
+    monkeypatch.setattr("utility.training.build_trainer", lambda arguments, *_, **__: taken.update(arguments))
+    config = SimpleNamespace(trainer=settings, checkpoint=None)
+    module = SimpleNamespace(
+        config=config, fine_tune=fine_tune, monitor="m", expert=SimpleNamespace(select_mode="max")
+    )
+    run_downstream.make_trainer(SimpleNamespace(device="cpu"), None, module)
+    assert taken.get("strategy") == strategy
+
+
 def test_baselines_and_layer_choices_work(downstream, tmp_path, pretrained, speakers):
     assert downstream("-n", "fbank", "-u", "fbank", *speakers) == 0
     assert downstream("-n", "layer", "-u", "aalbert", "-k", pretrained, "-l", "2", *speakers) == 0
@@ -196,6 +221,25 @@ def test_a_task_of_another_modality_is_refused_before_any_data_is_read(downstrea
             *("-n", "x", "-u", "aalbert", "-k", pretrained, "-d", "silent_film"),
             *("--plugin-path", tmp_path / "plugins", "-o", "datarc.file_path=/does/not/exist.csv"),
         )
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("", "defines no class DownstreamExpert"),
+        (
+            "from downstream import interfaces\n\n\nclass DownstreamExpert(interfaces.DownstreamExpert):\n    pass\n",
+            "lacks forward, get_dataset, log_records, predict, state, use_demo_data",
+        ),
+    ],
+)
+def test_an_unfinished_task_says_what_it_lacks(downstream, tmp_path, code, words):
+    name = f"unfinished_{len(code)}"  # modules are imported once
+    plugin = tmp_path / "plugins" / "downstream" / name
+    plugin.mkdir(parents=True)
+    (plugin / "expert.py").write_text(code)
+    with pytest.raises(UserError, match=words):
+        downstream("-n", "x", "-u", "fbank", "-d", name, "--plugin-path", tmp_path / "plugins")
 
 
 @pytest.mark.parametrize(

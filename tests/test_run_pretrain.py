@@ -2,9 +2,12 @@
 
 import json
 import math
+import shutil
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -131,6 +134,24 @@ def test_all_mistakes_of_a_configuration_are_told_at_once_before_anything_is_wri
 def test_mistakes_on_the_command_line_are_told(pretrain, arguments, words):
     with pytest.raises(UserError, match=words):
         pretrain(*arguments)
+
+
+def test_a_held_out_batch_that_cannot_be_read_is_named_and_left_out(pretrain, tmp_path, corpus):
+    shutil.copytree(corpus, tmp_path / "corpus")
+    for number in range(4):
+        wav = np.full(16000, np.nan, dtype="float32")
+        soundfile.write(tmp_path / "corpus" / f"nan{number}.wav", wav, 16000, subtype="FLOAT")
+    more = [f"datarc.file_path={{tones: {tmp_path / 'corpus'}}}", "datarc.max_bad_fraction=0.5"]
+    more += ["datarc.valid_fraction=0.9", "dataloader.eval_batch_size=1"]
+    assert pretrain("-n", "run", "-u", "aalbert", overrides=more) == 0
+    assert "nan" in (tmp_path / "run" / "skipped_files.txt").read_text()
+    assert math.isfinite(json.loads((tmp_path / "run" / "metrics.json").read_text())["val_loss"])
+
+
+def test_a_run_that_its_time_limit_ends_is_not_finished(pretrain, tmp_path):
+    more = ["trainer.max_steps=1000000", "trainer.max_time=00:00:00:01"]
+    assert pretrain("-n", "run", "-u", "aalbert", overrides=more) == 130
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["finished"] is False
 
 
 def test_a_seed_too_large_for_torch_is_refused(pretrain):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from upstream.interfaces import SpeechUpstream
@@ -105,8 +106,13 @@ def _with_file(plain: dict[str, Any], path: Path) -> dict[str, Any]:
         given, _ = read_yaml_file(path)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    merged = OmegaConf.merge(plain, {section: given[section] for section in plain if section in given})
-    return OmegaConf.to_container(merged, resolve=True)
+    sections = {section: given[section] for section in plain if section in given}
+    if not sections:
+        raise UserError(f"{path}: has none of the sections {', '.join(plain)}; its keys are {', '.join(given)}")
+    try:
+        return OmegaConf.to_container(OmegaConf.merge(plain, sections), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
 
 
 def _set(plain: dict[str, Any], key: str, value: Any) -> None:

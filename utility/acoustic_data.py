@@ -39,14 +39,14 @@ class MaskedSpeechDataset(Dataset):
         return {**item, "plan": draw_mask_plan(positions, self.num_bins, self.masking, generator)}
 
 
-def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Items -> {"wavs": (B, T), "lengths": (B,), "plan": of (B, N), "names", "bad", "audio_seconds"}.
 
-    None where not one of them could be read.
+    Where not one of them could be read, no names and "bad" alone.
     """
     readable = [item for item in items if item["signal"] is not None]
     if not readable:
-        return None
+        return {"names": [], "bad": bad_items(items)}
     wavs, lengths = pad_signals([item["signal"] for item in readable])
     return {
         "wavs": wavs,

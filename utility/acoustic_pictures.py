@@ -20,7 +20,7 @@ class ReconstructionPictures(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         loader = module.val_dataloader() if trainer.is_global_zero else None
-        self.batch = next(iter(loader), None) if loader else None
+        self.batch = next((batch for batch in loader if batch["names"]), None) if loader else None
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         step = trainer.global_step

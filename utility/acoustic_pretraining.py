@@ -88,6 +88,8 @@ class AcousticPretraining(TrainingModule):
         return MaskedSpeechDataset(speech, self.model, self.config.masking)
 
     def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, index: int) -> dict[str, Any]:
+        if not batch["names"]:
+            return batch
         moved = {key: batch[key].to(device, non_blocking=True) for key in ("wavs", "lengths")}
         return {**batch, **moved, "plan": batch["plan"].to(device)}
 
@@ -102,10 +104,10 @@ class AcousticPretraining(TrainingModule):
     def on_validation_epoch_start(self) -> None:
         self.val_error = torch.zeros(2, dtype=torch.float64, device=self.device)
 
-    def validation_step(self, batch: dict[str, Any] | None, batch_idx: int) -> None:
-        if batch is None:
-            return
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self.bad_files.note(batch["bad"])
+        if not batch["names"]:
+            return
         count = batch["plan"].target.sum()
         outputs = self.model.reconstruct(batch["wavs"], batch["lengths"], batch["plan"])
         loss = reconstruction_loss(outputs, self.model.frames_per_position, count)

@@ -13,9 +13,9 @@ Activation = Callable[[Tensor], Tensor]
 def activated_linear(x: Tensor, activation: Activation, weight: Tensor, bias: Tensor) -> Tensor:
     """`F.linear(activation(x), weight, bias)`, which computes `activation(x)` again for the gradient.
 
-    x: (..., D_in), weight: (D_out, D_in), bias: (D_out,) -> (..., D_out). In a transformer D_in is the widest size, and
-    not keeping its activations saves a fifth of the memory of a training step for 2 % of its time. Where autocast
-    chooses the types, and where no gradient is wanted, this is the plain expression.
+    x: (..., D_in), weight: (D_out, D_in), bias: (D_out,) -> (..., D_out). In a transformer D_in is the widest, so
+    that not keeping what is computed of it saves a good part of a training step's memory. Where autocast chooses the
+    types, and where no gradient is wanted, this is the plain expression.
     """
     if not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
         return F.linear(activation(x), weight, bias)

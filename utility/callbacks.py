@@ -3,6 +3,7 @@
 import signal
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -65,10 +66,25 @@ class SaveStates(Callback):
 
 
 class Progress(TQDMProgressBar):
-    """Batches done and to do, rate, time left, losses; in a log file a line now and then rather than a bar."""
+    """Batches done and to do, rate, time left, losses; in a log file a line now and then rather than a bar.
+
+    On standard error, so that standard output is left to results (--json).
+    """
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=1 if sys.stderr.isatty() else 100)
+
+    def init_train_tqdm(self) -> Any:
+        with redirect_stdout(sys.stderr):
+            return super().init_train_tqdm()
+
+    def init_validation_tqdm(self) -> Any:
+        with redirect_stdout(sys.stderr):
+            return super().init_validation_tqdm()
+
+    def init_test_tqdm(self) -> Any:
+        with redirect_stdout(sys.stderr):
+            return super().init_test_tqdm()
 
     def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, module)
@@ -81,7 +97,6 @@ class StopOnSignal(Callback):
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self.stopped_early = False
         self.previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -111,7 +126,6 @@ class StopOnSignal(Callback):
         if trainer.world_size > 1:  # all processes stop after the same step
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         if asked and trainer.global_step < trainer.max_steps:
-            self.stopped_early = True
             trainer.should_stop = True
 
 

@@ -35,6 +35,13 @@ class Experiment:
     def best(self) -> Path:
         return self.checkpoints / "best.ckpt"
 
+    def make_folder(self) -> None:
+        """Raises UserError where that is not possible."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.folder}: cannot be made: {error.strerror}; -p gives another place") from error
+
 
 def open_experiment(root: Path, name: str | None, resume: str | None = None, auto_resume: bool = False) -> Experiment:
     """Decide where a run writes.

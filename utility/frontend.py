@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import compute_deltas, melscale_fbanks
 
+from utility.audio import SAMPLE_RATE
 from utility.lengths import lengths_to_mask
 
 LOG_FLOOR = 1e-10
@@ -52,6 +53,8 @@ class SpectrogramConfig:
                 yield f"{name}: must be positive, got {getattr(self, name)}"
         if self.window % 2:
             yield f"window_ms: must give an even number of samples, got {self.window}"
+        if self.sample_rate != SAMPLE_RATE:
+            yield f"sample_rate: waveforms are brought to {SAMPLE_RATE} Hz, got {self.sample_rate}"
         if 0 < self.n_fft < self.window:
             yield f"n_fft: must be at least the window ({self.window} samples), got {self.n_fft}"
 

@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader, Dataset
 from utility.audio import SAMPLE_RATE
 from utility.buckets import EvaluationBatches, TrainingBatches
 from utility.errors import UserError
-from utility.experiment import is_launched_process
 from utility.training_config import LoaderConfig
 
 log = logging.getLogger("mynah")
@@ -58,10 +57,9 @@ class BadFileLog:
             if name in self.names:
                 continue
             self.names.add(name)
-            if not is_launched_process():
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(f"{name}\t{reason}\n")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:  # each process tells of its own share
+                file.write(f"{name}\t{reason}\n")
             log.warning("skipped %s: %s (%d so far, listed in %s)", name, reason, len(self.names), self.path)
         if len(self.names) > max(1, self.max_bad_fraction * self.num_files):
             raise UserError(

@@ -44,8 +44,7 @@ def build_trainer(
     _quiet_lightning()
     arguments = {"val_check_interval": 1000, **arguments}
     arguments.setdefault("accelerator", {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device])
-    if arguments["accelerator"] == "cpu":
-        arguments.setdefault("devices", 1)
+    arguments.setdefault("devices", 1)  # Lightning would take every GPU, and make the batch that many times larger
     try:
         return Trainer(
             **arguments,
@@ -91,18 +90,20 @@ def _quiet_lightning() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*in eval mode at the start of training.*",  # the frozen upstream, on purpose
         ".*which utilizes too many resources.*",
+        ".*Total length of `list` across ranks is zero.*",  # nothing is held out
+        ".*use `self.log\\('(val|dev|test|train)_.*sync_dist=True.*",  # it is the same in every process
     ):
         warnings.filterwarnings("ignore", message)
 
 
 def fit(trainer: Trainer, module: LightningModule, experiment: Experiment, resume_command: str) -> bool:
-    """Train to the end, or until a signal; returns whether the end was reached.
+    """Train to the end, or until a signal or trainer.max_time; returns whether the end was reached.
 
     Said on the way out when it was not: where the state is and how to go on.
     """
     trainer.fit(module, ckpt_path=experiment.resume_from, weights_only=True)
-    stopper = next(callback for callback in trainer.callbacks if isinstance(callback, StopOnSignal))
-    if stopper.stopped_early:
+    finished = trainer.global_step >= trainer.max_steps
+    if not finished:
         log.warning(
             "stopped at step %d of %d; the state is saved in %s. To go on:\n  %s",
             trainer.global_step,
@@ -110,4 +111,4 @@ def fit(trainer: Trainer, module: LightningModule, experiment: Experiment, resum
             experiment.last,
             resume_command,
         )
-    return not stopper.stopped_early
+    return finished

@@ -68,6 +68,12 @@ class TrainingModule(LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf)
+        scales_losses = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # skips such steps itself
+        if not scales_losses and not norm.isfinite():
+            raise UserError(
+                f"the gradient's norm became {norm.item()} at step {self.global_step + 1}; the weights were not changed "
+                "by it and last.ckpt holds an earlier state. Lower optimizer.lr"
+            )
         self.log("gradient_norm", norm)
 
     def optimizers_for(

@@ -45,7 +45,12 @@ def test_frozen_weights_and_inputs_get_no_gradient():
 def test_the_activations_are_not_kept():
     x, weight, bias = inputs()
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+
+    def keep(tensor):
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         activated_linear(x, F.gelu, weight, bias)
     assert {tensor.data_ptr() for tensor in kept} == {x.data_ptr(), weight.data_ptr()}
 

@@ -77,6 +77,7 @@ def plain_zip() -> bytes:
 WRONG_BYTES = {
     "empty": lambda good: b"",
     "garbage": lambda good: b"\x93garbage\x00" * 50,
+    "letters": lambda good: b"abc" * 100,  # to the unpickler: an append to nothing
     "text": lambda good: b"not a checkpoint\n",
     "page": lambda good: b"<!DOCTYPE html><html>404</html>",
     "another zip": lambda good: plain_zip(),

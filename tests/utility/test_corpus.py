@@ -359,9 +359,9 @@ def test_trimming_drops_silence_before_the_crop_is_drawn(tmp_path):
 
 def test_configuration_names_impossible_values():
     assert not [problem for problem in CorpusConfig().problems() if problem]
-    bad = CorpusConfig(max_timestep=100, min_timestep=200, valid_fraction=1.5, max_bad_fraction=-1)
+    bad = CorpusConfig({"unset": ""}, max_timestep=100, min_timestep=200, valid_fraction=1.5, max_bad_fraction=-1)
     keys = [problem.split(":")[0] for problem in bad.problems() if problem]
-    assert keys == ["max_timestep", "valid_fraction", "max_bad_fraction"]
+    assert keys == ["file_path.unset", "max_timestep", "valid_fraction", "max_bad_fraction"]
 
 
 def test_a_corpus_may_move_without_losing_its_split(tmp_path):

@@ -42,6 +42,12 @@ def test_an_empty_folder_is_no_experiment(tmp_path):
     assert open_experiment(tmp_path, "exp").resume_from is None
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/exp: cannot be made: Not a directory; -p"):
+        Experiment(tmp_path / "file" / "exp").make_folder()
+
+
 def test_a_run_that_found_too_many_bad_files_leaves_no_experiment(tmp_path):
     (tmp_path / "exp").mkdir()
     (tmp_path / "exp" / "skipped_files.txt").write_text("a.wav\tempty\n")

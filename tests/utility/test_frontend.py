@@ -209,3 +209,10 @@ def test_impossible_spectrograms_are_named():
     assert not list(SpectrogramConfig().problems())
     problems = list(SpectrogramConfig(n_fft=256, hop_ms=0.0, n_mels=-1).problems())
     assert [problem.split(":")[0] for problem in problems] == ["hop_ms", "n_mels", "n_fft"]
+
+
+def test_a_sample_rate_other_than_that_of_the_waveforms_is_refused():
+    assert not list(SpectrogramConfig().problems())
+    assert list(SpectrogramConfig(sample_rate=8000, n_fft=2046).problems()) == [
+        "sample_rate: waveforms are brought to 16000 Hz, got 8000"
+    ]

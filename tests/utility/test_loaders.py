@@ -100,6 +100,13 @@ def test_the_log_names_each_bad_file_once_and_counts_it(tmp_path, caplog):
     assert "b.wav: not audio (2 so far" in caplog.text
 
 
+def test_every_process_lists_what_it_could_not_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    bad_files = BadFileLog(tmp_path / "skipped.txt", num_files=100, max_bad_fraction=0.05)
+    bad_files.note([("a.wav", "empty")])
+    assert (tmp_path / "skipped.txt").read_text() == "a.wav\tempty\n"
+
+
 def test_more_bad_files_than_allowed_are_an_error(tmp_path):
     bad_files = BadFileLog(tmp_path / "skipped.txt", num_files=100, max_bad_fraction=0.05)
     bad_files.note([(f"{index}.wav", "empty") for index in range(5)])
