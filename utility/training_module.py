@@ -71,8 +71,8 @@ class TrainingModule(LightningModule):
         scales_losses = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # skips such steps itself
         if not scales_losses and not norm.isfinite():
             raise UserError(
-                f"the gradient's norm became {norm.item()} at step {self.global_step + 1}; the weights were not changed "
-                "by it and last.ckpt holds an earlier state. Lower optimizer.lr"
+                f"the gradient's norm became {norm.item()} at step {self.global_step + 1}; the weights were not "
+                "changed by it and last.ckpt holds an earlier state. Lower optimizer.lr"
             )
         self.log("gradient_norm", norm)
 
