@@ -54,6 +54,8 @@ def open_experiment(root: Path, name: str | None, resume: str | None = None, aut
         return _resume(root, name, resume)
     if not name:
         raise UserError("-n NAME is needed: the name of the experiment")
+    if Path(name).name != name or name == "..":
+        raise UserError(f"-n {name}: expected a name, not a path; -p gives the folder of the experiments")
     folder = root / name
     if not auto_resume:
         _refuse_existing(folder, "-a goes on with it")

@@ -31,6 +31,12 @@ def test_a_new_name_is_a_new_folder(tmp_path):
     assert not (tmp_path / "exp").exists()
 
 
+@pytest.mark.parametrize("name", ["../elsewhere", "/elsewhere", "a/b", ".."])
+def test_a_name_is_no_path(tmp_path, name):
+    with pytest.raises(UserError, match="expected a name, not a path; -p gives the folder"):
+        open_experiment(tmp_path, name)
+
+
 def test_a_name_is_needed(tmp_path):
     for name in (None, ""):
         with pytest.raises(UserError, match="-n NAME is needed"):
