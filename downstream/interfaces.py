@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from utility.experiment import SKIPPED_FILES
 from utility.training_config import CheckpointConfig, LoaderConfig, OptimizerConfig, SchedulerConfig, SharedConfig
 
 SPLITS = ("train", "dev", "test")
@@ -110,7 +111,7 @@ class DownstreamExpert(nn.Module, ABC):
     @property
     def skipped_files(self) -> Path | None:
         """Where files that cannot be used are named."""
-        return self.folder and self.folder / "skipped_files.txt"
+        return self.folder and self.folder / SKIPPED_FILES
 
     @classmethod
     def has_data(cls, config: Any) -> bool:

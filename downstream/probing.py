@@ -45,8 +45,7 @@ class Probing(TrainingModule):
         self.features = UpstreamFeatures(upstream, featurizer, fine_tune, config.features.cache_gib)
         self.metrics: dict[str, dict[str, float]] = {}
         self.test_split = "test"
-        skipped = experiment.folder / "skipped_files.txt"
-        self.bad_files = BadFileLog(skipped, 0, getattr(config.datarc, "max_bad_fraction", 0.05))
+        self.bad_files = BadFileLog(experiment.skipped_files, 0, getattr(config.datarc, "max_bad_fraction", 0.05))
 
     @property
     def monitor(self) -> str:

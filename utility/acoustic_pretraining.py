@@ -32,7 +32,7 @@ class AcousticPretraining(TrainingModule):
     def __init__(self, name: str, model: AcousticModel, config: AcousticPretrainConfig, experiment: Experiment):
         super().__init__()
         self.name, self.model, self.config, self.seed = name, model, config, config.seed
-        self.skipped = experiment.folder / "skipped_files.txt"
+        self.skipped = experiment.skipped_files
         self.first_val_loss: float | None = None
         self.last_val_loss: float | None = None
         self.validated_at = -1

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from utility.cache import write_atomically
 from utility.checkpoint import locate_checkpoint
 from utility.errors import UserError
 
@@ -34,6 +35,11 @@ class Experiment:
     @property
     def best(self) -> Path:
         return self.checkpoints / "best.ckpt"
+
+    @property
+    def skipped_files(self) -> Path:
+        """Where files that cannot be used are named."""
+        return self.folder / SKIPPED_FILES
 
     def make_folder(self) -> None:
         """Raises UserError where that is not possible."""
@@ -68,11 +74,8 @@ def is_launched_process() -> bool:
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write readable JSON, by a temporary name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
+    """Write readable JSON, whole or not at all."""
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
 def _resume(root: Path, name: str | None, resume: str) -> Experiment:
@@ -103,5 +106,5 @@ def _refuse_existing(folder: Path, advice: str) -> None:
 
 
 def _last(folder: Path) -> Path | None:
-    last = folder / "checkpoints" / "last.ckpt"
+    last = Experiment(folder).last
     return last if last.is_file() else None

@@ -2,11 +2,10 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -35,7 +34,6 @@ def build_trainer(
     device: str = "auto",
     monitor: str,
     mode: str,
-    callbacks: Sequence[Callback] = (),
 ) -> Trainer:
     """A Trainer that writes to the experiment's folder and stops and resumes without losing a step.
 
@@ -57,7 +55,6 @@ def build_trainer(
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             callbacks=[
-                *callbacks,
                 Throughput(),
                 LearningRateMonitor("step"),
                 *([Progress()] if arguments.get("enable_progress_bar", True) else []),

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.compliance import kaldi
 
+from utility.audio import SAMPLE_RATE
 from utility.frontend import Spectrogram, SpectrogramConfig
 from utility.value_checks import range_problem
 
-SAMPLE_RATE = 16000
 MAX_DELTAS = 2
 MIN_MEL_BINS = 4
 """The fewest that Kaldi takes."""
