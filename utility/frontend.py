@@ -19,6 +19,8 @@ from utility.lengths import lengths_to_mask
 
 LOG_FLOOR = 1e-10
 CMVN_FLOOR = 1e-10
+LOG_ROUNDING = 1e-5
+"""Deviations of log features below this are rounding: a bin of speech has more than fifty times as much."""
 DELTA_WINDOW = 5
 
 
@@ -157,8 +159,9 @@ def utterance_statistics(x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
 def utterance_cmvn(x: Tensor, frames: Tensor) -> Tensor:
     """Mean and variance normalization per utterance over its valid frames; padded frames become zero.
 
-    x: (B, F, D), frames: (B,) -> (B, F, D).
+    x: (B, F, D) log features, frames: (B,) -> (B, F, D). A bin that does not change becomes zero: the deltas of two
+    frames, say, are equal but for their rounding, which differs from machine to machine and must not be scaled up.
     """
     mean, deviation = utterance_statistics(x, frames)
     valid = lengths_to_mask(frames, x.shape[1])[:, :, None]
-    return ((x - mean) / (deviation + CMVN_FLOOR)).masked_fill_(~valid, 0.0)
+    return ((x - mean) / (deviation + CMVN_FLOOR)).masked_fill_(~valid | (deviation < LOG_ROUNDING), 0.0)
