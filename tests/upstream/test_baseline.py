@@ -114,7 +114,9 @@ def test_an_utterance_has_the_same_features_alone_and_in_any_batch(signals, name
         alone = expert([signal])["last_hidden_state"][0]
         assert together["lengths"][index] == len(alone) > 0
         row = together["last_hidden_state"][index]
-        torch.testing.assert_close(row[: len(alone)], alone, atol=1e-5, rtol=0, msg=f"signal {index}")
+        # CMVN divides the rounding of the logarithms by the deviation, next to nothing in the shortest's two frames.
+        tolerance = 1e-3 if signal is shortest else 1e-5
+        torch.testing.assert_close(row[: len(alone)], alone, atol=tolerance, rtol=0, msg=f"signal {index}")
         assert torch.all(row[len(alone) :] == 0)
 
 

