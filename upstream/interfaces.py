@@ -12,13 +12,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from utility.frames import normalize_frames, sample_frames, square_frames
 from utility.lengths import pad_signals, zero_padding
 
 
-class SpeechUpstream(nn.Module, ABC):
-    """Base of every speech upstream. A subclass sets the attributes and implements `encode`."""
+class Upstream(nn.Module, ABC):
+    """What speech and video upstreams have in common."""
 
-    modality: ClassVar[str] = "speech"
+    modality: ClassVar[str]
     name: str
     """The hub entry's name."""
     hidden_size: int
@@ -26,17 +27,22 @@ class SpeechUpstream(nn.Module, ABC):
     num_hidden_states: int
     """L + 1, the length of `hidden_states`."""
     samples_per_position: int
-    """Input samples from one position to the next."""
+    """Input samples (speech) or frames (video) from one position in time to the next."""
     min_samples: int
     """The shortest signal that gives a position."""
 
     @abstractmethod
-    def encode(self, wavs: Tensor, lengths: Tensor) -> tuple[Sequence[Tensor], Tensor]:
-        """wavs: (B, T) float32, zeros beyond lengths: (B,) int64 samples.
+    def forward(self, signals: Sequence[Tensor], num_hidden_states: int | None = None) -> dict[str, Any]:
+        """signals: a list of raw inputs -> "hidden_states": a tuple of tensors (B, N, D) with zeros in padded
+        positions, "last_hidden_state": the last of them, and "lengths": (B,) int64 valid positions.
 
-        Returns the hidden states, each (B, N, D), and the (B,) int64 valid positions. What stands in the padded
-        positions is up to the subclass; `forward` zeroes it.
+        num_hidden_states: of the hidden states only so many, the first, are needed; None for all.
+        An input gives the same features alone and in any batch. Raises ValueError for signals of another kind.
         """
+
+    @abstractmethod
+    def count_positions(self, samples: int) -> int:
+        """Positions that a signal of that many samples or frames gives, for planning memory."""
 
     def build_arguments(self) -> dict[str, Any]:
         """Plain keyword arguments with which the hub entry builds this architecture again, for checkpoints."""
@@ -47,30 +53,45 @@ class SpeechUpstream(nn.Module, ABC):
         return next((tensor.device for tensor in (*self.parameters(), *self.buffers())), torch.device("cpu"))
 
     def get_downsample_rates(self, key: str = "hidden_states") -> int:
-        """Input samples per position, the same for every key."""
+        """Input samples or frames per position in time, the same for every key."""
         return self.samples_per_position
 
-    def forward(self, signals: Sequence[Tensor]) -> dict[str, Any]:
-        """signals: a list of 1-D float waveforms at 16 kHz in [-1, 1], of different lengths, on any device.
-
-        Returns "hidden_states": a tuple of L + 1 tensors (B, N, D) with zeros in padded positions,
-        "last_hidden_state": the last of them, and "lengths": (B,) int64 valid positions. An input gives the same
-        features alone and in any batch. Raises ValueError for anything but such a list and for signals too short.
-        """
-        self._check(signals)
-        wavs, lengths = pad_signals(signals, self.device)
-        states, positions = self.encode(wavs, lengths)
-        states = tuple(zero_padding(state, positions) for state in states)
-        return {"hidden_states": states, "last_hidden_state": states[-1], "lengths": positions}
-
-    def _check(self, signals: Sequence[Tensor]) -> None:
+    def _check_list(self, signals: Sequence[Tensor], what: str, single: str) -> None:
         if not isinstance(signals, Sequence) or not signals:
             shape = f" of shape {tuple(signals.shape)}" if hasattr(signals, "shape") else ""
             raise ValueError(
-                f"{self.name} takes a non-empty list of 1-D waveforms, got "
+                f"{self.name} takes a non-empty list of {what}, got "
                 f"{'an empty one' if isinstance(signals, Sequence) else f'{type(signals).__name__}{shape}'}; "
-                "pass [wav] for a single one"
+                f"pass [{single}] for a single one"
             )
+
+
+class SpeechUpstream(Upstream):
+    """Base of every speech upstream. A subclass sets the attributes and implements `encode`."""
+
+    modality = "speech"
+
+    @abstractmethod
+    def encode(self, wavs: Tensor, lengths: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+        """wavs: (B, T) float32, zeros beyond lengths: (B,) int64 samples.
+
+        Returns the hidden states, each (B, N, D), and the (B,) int64 valid positions. What stands in the padded
+        positions is up to the subclass; `forward` zeroes it.
+        """
+
+    def count_positions(self, samples: int) -> int:
+        return samples // self.samples_per_position
+
+    def forward(self, signals: Sequence[Tensor], num_hidden_states: int | None = None) -> dict[str, Any]:
+        """signals: 1-D float waveforms at 16 kHz in [-1, 1], of different lengths, on any device; see `Upstream`."""
+        self._check(signals)
+        wavs, lengths = pad_signals(signals, self.device)
+        states, positions = self.encode(wavs, lengths)
+        states = tuple(zero_padding(state, positions) for state in states[:num_hidden_states])
+        return {"hidden_states": states, "last_hidden_state": states[-1], "lengths": positions}
+
+    def _check(self, signals: Sequence[Tensor]) -> None:
+        self._check_list(signals, "1-D waveforms", "wav")
         for index, signal in enumerate(signals):
             if not isinstance(signal, Tensor) or signal.dim() != 1 or not signal.is_floating_point():
                 given = f"{signal.dtype} {tuple(signal.shape)}" if isinstance(signal, Tensor) else type(signal)
@@ -79,3 +100,63 @@ class SpeechUpstream(nn.Module, ABC):
                 raise ValueError(
                     f"signal {index}: {len(signal)} samples are too short, {self.name} needs {self.min_samples}"
                 )
+
+
+class VideoUpstream(Upstream):
+    """Base of every video upstream. A subclass sets the attributes and implements `encode`.
+
+    A clip of any length and size becomes `frames_per_clip` frames of `frame_size` x `frame_size` pixels, so every
+    clip has the same number of positions and nothing is padded.
+    """
+
+    modality = "video"
+    min_samples = 1
+    frames_per_clip: int
+    """Frames that are sampled of a clip, evenly spaced."""
+    frame_size: int
+    """Pixels of the square that is cut out of a frame."""
+    num_positions: int
+    """N, the positions of a clip, time being the slowest axis."""
+
+    @abstractmethod
+    def encode(self, frames: Tensor, num_hidden_states: int) -> Sequence[Tensor]:
+        """frames: (B, frames_per_clip, 3, S, S) float32, normalized by ImageNet's mean and deviation.
+
+        Returns the first `num_hidden_states` hidden states, each (B, num_positions, D).
+        """
+
+    def caption_decoder(self) -> dict[str, Any] | None:
+        """What a captioning task can begin with, where the upstream has been pretrained to caption; else None.
+
+        {"config": plain fields of AlbertConfig, "hard_attention": bool, "tokenizer": its `to_plain()`, "weights": the
+        state dict of an AlbertForImageCaptioning that takes H_0 for embedded video (`img_feature_dim` None)}.
+        """
+        return None
+
+    def count_positions(self, samples: int) -> int:
+        return self.num_positions
+
+    def forward(self, signals: Sequence[Tensor], num_hidden_states: int | None = None) -> dict[str, Any]:
+        """signals: uint8 RGB clips (T, 3, H, W) of any length and size, on any device; see `Upstream`."""
+        self._check(signals)
+        frames = torch.stack([self._prepare(clip.to(self.device, non_blocking=True)) for clip in signals])
+        states = tuple(self.encode(normalize_frames(frames), num_hidden_states or self.num_hidden_states))
+        lengths = torch.full((len(signals),), self.num_positions, device=frames.device)
+        return {"hidden_states": states, "last_hidden_state": states[-1], "lengths": lengths}
+
+    def _prepare(self, clip: Tensor) -> Tensor:
+        return square_frames(sample_frames(clip, self.frames_per_clip), self.frame_size)
+
+    def _check(self, signals: Sequence[Tensor]) -> None:
+        self._check_list(signals, "uint8 clips (T, 3, H, W)", "clip")
+        for index, signal in enumerate(signals):
+            if (
+                not isinstance(signal, Tensor)
+                or signal.dim() != 4
+                or signal.shape[1] != 3
+                or signal.dtype != torch.uint8
+            ):
+                given = f"{signal.dtype} {tuple(signal.shape)}" if isinstance(signal, Tensor) else type(signal)
+                raise ValueError(f"signal {index}: expected a uint8 clip (T, 3, H, W), got {given}")
+            if 0 in signal.shape:
+                raise ValueError(f"signal {index}: a clip of shape {tuple(signal.shape)} has no pixels")

@@ -1,0 +1,47 @@
+"""Frames of a clip as tensors: which of them are taken, their size, their scale."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+
+def sampled_positions(num_frames: int, count: int) -> Tensor:
+    """Indices of `count` frames evenly spaced over `num_frames`: the middle of each of `count` equal spans, (count,).
+
+    All of them where count equals num_frames; where it is larger, frames are repeated.
+    """
+    # In integers: floor((i + 1/2) * num_frames / count).
+    return (2 * torch.arange(count) + 1) * num_frames // (2 * count)
+
+
+def sample_frames(clip: Tensor, count: int) -> Tensor:
+    """clip: (T, 3, H, W) -> (count, 3, H, W), at `sampled_positions`."""
+    if len(clip) == count:
+        return clip
+    return clip[sampled_positions(len(clip), count).to(clip.device)]
+
+
+def square_frames(clip: Tensor, size: int) -> Tensor:
+    """clip: (T, 3, H, W) uint8 -> (T, 3, size, size) uint8: the shorter side resized to `size`, the middle cut out.
+
+    Bilinear with antialiasing, as torchvision's Resize followed by CenterCrop.
+    """
+    height, width = clip.shape[-2:]
+    if min(height, width) != size:
+        shorter, longer = min(height, width), max(height, width)
+        scaled = size * longer // shorter
+        target = (size, scaled) if height <= width else (scaled, size)
+        clip = F.interpolate(clip, target, mode="bilinear", antialias=True)
+    height, width = clip.shape[-2:]
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return clip[..., top : top + size, left : left + size]
+
+
+def normalize_frames(frames: Tensor) -> Tensor:
+    """(..., 3, H, W) uint8 -> float32 of ImageNet's mean 0 and deviation 1."""
+    scale = 255 * torch.tensor(IMAGENET_DEVIATION, device=frames.device)[:, None, None]
+    shift = torch.tensor(IMAGENET_MEAN, device=frames.device)[:, None, None] * 255
+    return (frames.float() - shift) / scale
