@@ -23,6 +23,7 @@ EXAMPLES = """\
   python run_downstream.py -n sid -u aalbert -d voxceleb1_speaker -k result/pretrain/exp
   python run_downstream.py -n sid_fbank -u fbank -d voxceleb1_speaker -o datarc.file_path=/data/VoxCeleb1
   python run_downstream.py -n sid_ft -u aalbert -d voxceleb1_speaker -k result/pretrain/exp -f
+  python run_downstream.py -n cap -u vidswin_albert -d vatex_caption -k result/pretrain/clips -f
   python run_downstream.py -m evaluate -e result/downstream/sid --split dev
   python run_downstream.py -m inference -e result/downstream/sid --input a.wav folder/
 """
@@ -57,6 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     mode.add_argument("-m", dest="mode", choices=("train", "evaluate", "inference"), default="train")
     mode.add_argument("--split", choices=("train", "dev", "test"), default="test", help="of -m evaluate")
     mode.add_argument("--input", metavar="FILE_OR_FOLDER", nargs="+", action="extend", help="of -m inference")
+    mode.add_argument("--pictures", metavar="FOLDER", type=Path, help="of -m inference: draw each prediction there")
     mode.add_argument("--json", action="store_true", help="results as JSON on standard output")
     return parser.parse_args()
 
@@ -247,28 +249,26 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def infer(arguments: argparse.Namespace) -> int:
-    """Predictions for audio files, a line each; unreadable ones are named and the exit status is 1."""
-    from utility.audio import UnreadableAudio, find_audio, read_audio, trim_silence
+    """Predictions for files, a line each; unreadable ones are named and the exit status is 1."""
+    from downstream.inputs import INPUTS, UNREADABLE
 
     if not arguments.input:
         raise UserError("-m inference needs --input FILE_OR_FOLDER ...")
     experiment = find_trained(arguments)
     module = rebuild(arguments, experiment, read_checkpoint(experiment.resume_from, "downstream"))
     module.to("cuda" if use_cuda(arguments.device) else "cpu")
+    inputs = INPUTS[module.expert.modality]
     results, failed = [], 0
     given = [Path(each) for each in arguments.input]
-    for path in [path for each in given for path in (find_audio(each) if each.is_dir() else [each])]:
+    for path in [path for each in given for path in (inputs.find(each) if each.is_dir() else [each])]:
         try:
-            wav = read_audio(path)
-            if getattr(module.config.datarc, "trim_silence", False):  # as the task was trained
-                wav = trim_silence(wav)
-            if len(wav) < module.features.upstream.min_samples:
-                raise UnreadableAudio(path, f"too short ({len(wav)} samples at 16 kHz)")
-        except UnreadableAudio as error:
+            signal = inputs.read(path, module.features.upstream, module.config)
+        except UNREADABLE as error:
             log.warning("skipped %s", error)
             failed += 1
             continue
-        [result] = module.predict_signals([wav])
+        picture = arguments.pictures and arguments.pictures / f"{path.stem}.png"
+        result = module.predict_signal(signal, picture)
         results.append({"file": str(path), **result})
         if not arguments.json:
             print(f"{path}: {module.expert.format_prediction(result)}", flush=True)

@@ -26,7 +26,7 @@ EXAMPLES = """\
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = build_parser("Pretrain an upstream on raw speech.", EXAMPLES, "result/pretrain")
+    parser = build_parser("Pretrain an upstream on raw speech or video.", EXAMPLES, "result/pretrain")
     parser.add_argument("-u", dest="upstream", metavar="NAME", help="upstream to pretrain (see --list)")
     parser.add_argument(
         "-g", dest="model_config", metavar="FILE", type=Path, help="YAML of model and features sections, on top of -c"
@@ -79,12 +79,10 @@ def configure(arguments: argparse.Namespace, experiment: Experiment, default: Pa
         return configure_again(arguments, experiment.resume_from, schema, overrides)
     files = [arguments.config or default] + ([arguments.model_config] if arguments.model_config else [])
     config = load_config(schema, files=files, overrides=overrides)
-    if not config.datarc.file_path:
-        from utility.demo_speech import demo_librispeech
-
-        log.info("no data configured (datarc.file_path): this is the demo recipe, on speech made by eSpeak NG")
+    if not config.has_data():
+        log.info("no data configured (datarc.file_path): this is the demo recipe, on %s", schema.demo_data)
         config = load_config(schema, files=files, overrides=overrides, demo=True)
-        config.datarc.file_path = {"demo": str(demo_librispeech())}
+        config.use_demo_data()
     return config
 
 
@@ -105,10 +103,9 @@ def configure_again(arguments: argparse.Namespace, checkpoint: Path, schema: typ
 
 def train(arguments: argparse.Namespace, experiment: Experiment, name: str, config: Any, module: Any) -> int:
     """Evaluate, train, and write metrics.json."""
-    from upstream.acoustic import describe_size
     from utility.training import build_trainer, fit
 
-    log.info("%s: %s", name, describe_size(module.model))
+    log.info("%s: %s", name, module.describe_size())
     trainer = build_trainer(
         config.trainer,
         experiment,
@@ -146,7 +143,9 @@ def write_configuration(experiment: Experiment, name: str, config: Any) -> None:
     experiment.make_folder()
     save_config(config, experiment.folder / "pretrain_config.yaml")
     plain = to_plain(config)
-    save_config({key: plain[key] for key in ("model", "features")}, experiment.folder / "model_config.yaml")
+    save_config(
+        {key: plain[key] for key in ("model", "features") if key in plain}, experiment.folder / "model_config.yaml"
+    )
     log.info("%s: configuration and results in %s", name, experiment.folder)
 
 

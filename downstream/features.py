@@ -1,6 +1,6 @@
 """Features for a task: run the upstream, choose among its hidden states, remember what cannot change."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 import torch
@@ -24,7 +24,7 @@ class Featurizer(nn.Module):
 
     def __init__(self, num_hidden_states: int, config: FeaturesConfig):
         super().__init__()
-        self.normalize = config.normalize
+        self.normalize, self.zeroed = config.normalize, config.zeroed
         self.layers = _chosen_layers(num_hidden_states, config)
         self.weights = nn.Parameter(torch.zeros(len(self.layers))) if len(self.layers) > 1 else None
 
@@ -34,6 +34,8 @@ class Featurizer(nn.Module):
 
     def forward(self, states: States) -> Tensor:
         """states: what `select` returned, each (B, N, D) -> (B, N, D)."""
+        if self.zeroed:
+            return torch.zeros_like(states[0])
         if self.normalize:
             states = tuple(F.layer_norm(state, state.shape[-1:]) for state in states)
         if self.weights is None:
@@ -59,10 +61,10 @@ class UpstreamFeatures(nn.Module):
         self.share_kept = 1.0 if self.room else 0.0
         self.kept: dict[str, States] = {}
 
-    def plan(self, num_samples: int) -> None:
-        """Keep such a share of the signals that, of `num_samples` samples in all, the states of it fit."""
+    def plan(self, lengths: Iterable[int]) -> None:
+        """Keep such a share of the signals, of these samples or frames each, that the states of it fit."""
         upstream = self.upstream
-        num_positions = num_samples / upstream.samples_per_position
+        num_positions = sum(upstream.count_positions(length) for length in lengths)
         needed = num_positions * upstream.hidden_size * len(self.featurizer.layers) * torch.float32.itemsize
         self.share_kept = min(1.0, self.room / max(needed, 1.0))
 
@@ -72,7 +74,7 @@ class UpstreamFeatures(nn.Module):
         return self
 
     def forward(self, signals: Sequence[Tensor], keys: Sequence[str | None]) -> tuple[Tensor, Tensor]:
-        """signals: B waveforms; keys: a name for each that is the same in every pass, None for one that is not.
+        """signals: B waveforms or clips; keys: a name for each that is the same in every pass, else None.
 
         Returns (B, N, D) features with zeros in padded positions, and (B,) int64 lengths.
         """
@@ -102,7 +104,7 @@ class UpstreamFeatures(nn.Module):
         return tuple(pad_sequence(list(layer), batch_first=True) for layer in zip(*ordered, strict=True)), lengths
 
     def _run(self, signals: Sequence[Tensor]) -> tuple[States, Tensor]:
-        output = self.upstream(signals)
+        output = self.upstream(signals, num_hidden_states=max(self.featurizer.layers) + 1)
         return self.featurizer.select(output["hidden_states"]), output["lengths"]
 
     def _is_kept(self, key: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from utility.errors import UserError
 from utility.experiment import SKIPPED_FILES
 from utility.training_config import CheckpointConfig, LoaderConfig, OptimizerConfig, SchedulerConfig, SharedConfig
 
@@ -31,7 +32,15 @@ class UpstreamInfo:
     feature_size: int
     """D of the features that the task receives."""
     samples_per_position: int
-    """Input samples (speech) from one feature to the next."""
+    """Input samples (speech) or frames (video) from one feature in time to the next."""
+    frames_per_clip: int = 0
+    """Video: frames that the upstream takes of a clip."""
+    frame_size: int = 0
+    """Video: pixels of the square that it takes of a frame."""
+    num_positions: int = 0
+    """Video: features of a clip, time being the slowest axis."""
+    caption_decoder: dict[str, Any] | None = None
+    """Video: what a captioning task can begin with, as `VideoUpstream.caption_decoder` gives it."""
 
 
 @dataclass
@@ -44,6 +53,8 @@ class FeaturesConfig:
     """Use this hidden state alone; 0 is the embedded input, -1 the last."""
     normalize: bool = False
     """LayerNorm (without weights) over each hidden state before the weighted sum."""
+    zeroed: bool = False
+    """Zeros instead of the features: a control, what the task can do without seeing its input."""
     cache_gib: float = 2.0
     """Memory for features of a frozen upstream, so that they are computed once; 0 recomputes them every time."""
 
@@ -131,9 +142,10 @@ class DownstreamExpert(nn.Module, ABC):
     def get_dataset(self, split: str) -> Dataset:
         """The items of train, dev or test.
 
-        An item is {"signal": (T,) float32, "label": anything, "name": str}, or {"signal": None, "name": str,
-        "error": str} for one that could not be read. The dataset takes (pass, index) keys, on which alone random
-        crops depend, and has `lengths`, the samples of each item.
+        An item is {"signal": (T,) float32 or uint8 clip (T, 3, H, W), "label": anything, "name": str, "fixed": bool},
+        or {"signal": None, "name": str, "error": str} for one that could not be read. "fixed" says that the signal is
+        the same in every pass, so that features of it may be kept. The dataset takes (pass, index) keys, on which
+        alone random crops depend, and has `lengths`, the samples or frames of each item.
         """
 
     @abstractmethod
@@ -163,6 +175,10 @@ class DownstreamExpert(nn.Module, ABC):
     @abstractmethod
     def predict(self, features: Tensor, lengths: Tensor) -> list[dict[str, Any]]:
         """features: (B, N, D), lengths: (B,) -> B results of plain Python values."""
+
+    def draw_prediction(self, features: Tensor, lengths: Tensor, signal: Tensor, path: Path) -> None:
+        """Draw the prediction for one signal, features: (1, N, D), into the file `path` (`--pictures`)."""
+        raise UserError("this task draws no pictures of its predictions; leave --pictures out")
 
     def format_prediction(self, result: dict[str, Any]) -> str:
         """A result of `predict` as a line for the terminal."""

@@ -2,7 +2,10 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from downstream.features import Featurizer, UpstreamFeatures
 from downstream.interfaces import DownstreamExpert, UpstreamInfo
-from upstream.interfaces import SpeechUpstream
+from upstream.interfaces import Upstream
 from utility.audio import SAMPLE_RATE
 from utility.checkpoint import CARD, make_card
 from utility.configuration import to_plain
@@ -24,13 +27,19 @@ from utility.training_module import TrainingModule
 
 log = logging.getLogger("mynah")
 
+AMOUNTS: dict[str, Callable[[Sequence[Tensor]], dict[str, float]]] = {
+    "speech": lambda signals: {"audio_seconds": sum(len(signal) for signal in signals) / SAMPLE_RATE},
+    "video": lambda signals: {"clips": len(signals)},
+}
+"""How much a batch holds, for the rate of training."""
+
 
 class Probing(TrainingModule):
     """An upstream, a featurizer and a task's expert, trained together; the upstream only with `fine_tune`."""
 
     def __init__(
         self,
-        upstream: SpeechUpstream,
+        upstream: Upstream,
         expert: DownstreamExpert,
         config: Any,
         experiment: Experiment,
@@ -43,6 +52,7 @@ class Probing(TrainingModule):
         self.task, self.fine_tune, self.expert = task, fine_tune, expert
         featurizer = Featurizer(upstream.num_hidden_states, config.features)
         self.features = UpstreamFeatures(upstream, featurizer, fine_tune, config.features.cache_gib)
+        self._collate = partial(collate, modality=expert.modality)
         self.metrics: dict[str, dict[str, float]] = {}
         self.test_split = "test"
         self.bad_files = BadFileLog(experiment.skipped_files, 0, getattr(config.datarc, "max_bad_fraction", 0.05))
@@ -55,8 +65,8 @@ class Probing(TrainingModule):
     # -- data ------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        lengths = [sum(self.expert.get_dataset(split).lengths) for split in ("train", "dev")]
-        self.features.plan(sum(lengths))
+        lengths = (self.expert.get_dataset(split).lengths for split in ("train", "dev"))
+        self.features.plan(chain.from_iterable(lengths))
 
     def train_dataloader(self) -> DataLoader:
         dataset = self._dataset("train")
@@ -64,7 +74,7 @@ class Probing(TrainingModule):
             dataset,
             dataset.lengths,
             self.config.dataloader,
-            collate,
+            self._collate,
             num_batches=self.num_batches,
             start=self.first_batch,
             seed=self.seed,
@@ -81,7 +91,7 @@ class Probing(TrainingModule):
     def _evaluation_loader(self, split: str) -> DataLoader:
         dataset = self._dataset(split)
         ranks = self.global_rank, self.trainer.world_size
-        return evaluation_loader(dataset, dataset.lengths, self.config.dataloader, collate, *ranks)
+        return evaluation_loader(dataset, dataset.lengths, self.config.dataloader, self._collate, *ranks)
 
     def _dataset(self, split: str) -> Any:
         dataset = self.expert.get_dataset(split)
@@ -129,12 +139,15 @@ class Probing(TrainingModule):
             for path in self.expert.write_report(self.test_split, self.records, folder):
                 log.info("wrote %s", path)
 
-    def predict_signals(self, signals: Sequence[Tensor]) -> list[dict[str, Any]]:
-        """The task's predictions for a list of waveforms."""
+    @torch.no_grad()
+    def predict_signal(self, signal: Tensor, picture: Path | None = None) -> dict[str, Any]:
+        """The task's prediction for a waveform or clip, drawn into the file `picture` if one is given."""
         self.eval()
-        with torch.no_grad():
-            features, lengths = self.features(signals, [None] * len(signals))
-            return self.expert.predict(features, lengths)
+        features, lengths = self.features([signal], [None])
+        if picture is not None:
+            self.expert.draw_prediction(features, lengths, signal, picture)
+        [result] = self.expert.predict(features, lengths)
+        return result
 
     def _loss(self, split: str, batch: dict[str, Any], records: dict[str, list]) -> Tensor:
         features, lengths = self.features(batch["signals"], batch["keys"])
@@ -184,13 +197,17 @@ class Probing(TrainingModule):
         )
 
 
-def upstream_info(upstream: SpeechUpstream) -> UpstreamInfo:
+def upstream_info(upstream: Upstream) -> UpstreamInfo:
     """What a task's expert is told of the upstream."""
-    return UpstreamInfo(upstream.name, upstream.modality, upstream.hidden_size, upstream.get_downsample_rates())
+    speech = upstream.name, upstream.modality, upstream.hidden_size, upstream.get_downsample_rates()
+    if upstream.modality == "speech":
+        return UpstreamInfo(*speech)
+    video = upstream.frames_per_clip, upstream.frame_size, upstream.num_positions, upstream.caption_decoder()
+    return UpstreamInfo(*speech, *video)
 
 
-def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Items -> {"signals", "labels", "names", "keys", "bad", "audio_seconds"}.
+def collate(items: Sequence[dict[str, Any]], modality: str = "speech") -> dict[str, Any]:
+    """Items -> {"signals", "labels", "names", "keys", "bad", and "audio_seconds" or "clips"}.
 
     Where not one of them could be read, no names and "bad" alone. "keys" names the signals that are the
     same in every pass ("fixed" items), for the features cache.
@@ -204,5 +221,5 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "names": [item["name"] for item in readable],
         "keys": [item["name"] if item.get("fixed") else None for item in readable],
         "bad": bad_items(items),
-        "audio_seconds": sum(len(item["signal"]) for item in readable) / SAMPLE_RATE,
+        **AMOUNTS[modality]([item["signal"] for item in readable]),
     }

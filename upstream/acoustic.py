@@ -17,6 +17,7 @@ from utility.checkpoint import CARD, load_weights, read_checkpoint, select_weigh
 from utility.configuration import from_plain, load_config, to_plain
 from utility.errors import UserError
 from utility.lengths import pad_signals
+from utility.model_size import describe_size
 from utility.yaml_text import read_yaml_file
 
 log = logging.getLogger("mynah")
@@ -81,17 +82,11 @@ def load_acoustic_upstream(
     model = model_class(chosen.model, chosen.features)
     if checkpoint is not None:
         load_weights(model, select_weights(checkpoint["state_dict"], "model."), ckpt)
-        log.info("%s: loaded %s (step %d, %s)", name, ckpt, checkpoint[CARD]["step"], describe_size(model))
+        size = describe_size(model.encoder, model)
+        log.info("%s: loaded %s (step %d, %s)", name, ckpt, checkpoint[CARD]["step"], size)
     elif not random_weights:
         log.warning("%s: no checkpoint given, the weights are random (pass ckpt=, or -k)", name)
     return AcousticUpstream(name, model)
-
-
-def describe_size(model: AcousticModel) -> str:
-    """The parameters of the encoder and of the whole, in words."""
-    encoder = sum(parameter.numel() for parameter in model.encoder.parameters())
-    total = sum(parameter.numel() for parameter in model.parameters())
-    return f"{encoder / 1e6:.2f} M parameters in the encoder, {total / 1e6:.2f} M in all"
 
 
 def _sections(defaults: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from utility.acoustic_model import AcousticEncoderConfig, AcousticFeaturesConfig
 from utility.corpus import CorpusConfig
@@ -39,6 +40,8 @@ class LoggingConfig:
 class AcousticPretrainConfig(AcousticConfig, SharedConfig):
     """The whole of pretrain_config.yaml."""
 
+    demo_data: ClassVar[str] = "speech made by eSpeak NG"
+
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     datarc: CorpusConfig = field(default_factory=CorpusConfig)
     dataloader: LoaderConfig = field(default_factory=LoaderConfig)
@@ -46,3 +49,13 @@ class AcousticPretrainConfig(AcousticConfig, SharedConfig):
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def has_data(self) -> bool:
+        """Whether any corpus is named; without, the demo recipe runs."""
+        return bool(self.datarc.file_path)
+
+    def use_demo_data(self) -> None:
+        """Take the demo corpus, making it if need be."""
+        from utility.demo_speech import demo_librispeech  # loads the eSpeak NG library
+
+        self.datarc.file_path = {"demo": str(demo_librispeech())}

@@ -18,6 +18,7 @@ from utility.configuration import to_plain
 from utility.corpus import SpeechDataset, Utterance, scan_corpora, split_held_out
 from utility.experiment import Experiment
 from utility.loaders import BadFileLog, evaluation_loader, training_loader
+from utility.model_size import describe_size
 from utility.optimization import decay_groups
 from utility.training_module import TrainingModule
 
@@ -51,6 +52,9 @@ class AcousticPretraining(TrainingModule):
         hours = sum(utterance.samples for utterance in utterances) / SAMPLE_RATE / 3600
         names = ", ".join(datarc.file_path)
         log.info("%s: %d utterances, %.2f h; %d held out", names, len(utterances), hours, len(self.held_out))
+
+    def describe_size(self) -> str:
+        return describe_size(self.model.encoder, self.model)
 
     def configure_callbacks(self) -> list[Callback]:
         every = self.config.logging.pictures_every_n_steps

@@ -130,27 +130,28 @@ class StopOnSignal(Callback):
 
 
 class Throughput(Callback):
-    """Logs audio_seconds_per_second: input audio over wall time since the last log, all processes together.
+    """Logs audio_seconds_per_second or clips_per_second: input over wall time since the last log, of all processes.
 
-    A batch says how much audio it holds under "audio_seconds".
+    A batch says how much it holds under "audio_seconds" or "clips".
     """
 
     def __init__(self) -> None:
-        self.seconds, self.since = 0.0, time.monotonic()
+        self.amount, self.since = 0.0, time.monotonic()
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.seconds, self.since = 0.0, time.monotonic()
+        self.amount, self.since = 0.0, time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self.seconds, self.since = 0.0, time.monotonic()
+        self.amount, self.since = 0.0, time.monotonic()
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: dict[str, Any], batch_idx: int
     ) -> None:
-        self.seconds += batch["audio_seconds"] * trainer.world_size
-        if _between_steps(trainer) and trainer.global_step % trainer.log_every_n_steps == 0 and self.seconds:
-            module.log("audio_seconds_per_second", self.seconds / (time.monotonic() - self.since))
-            self.seconds, self.since = 0.0, time.monotonic()
+        unit = "clips" if "clips" in batch else "audio_seconds"
+        self.amount += batch[unit] * trainer.world_size
+        if _between_steps(trainer) and trainer.global_step % trainer.log_every_n_steps == 0 and self.amount:
+            module.log(f"{unit}_per_second", self.amount / (time.monotonic() - self.since))
+            self.amount, self.since = 0.0, time.monotonic()
 
 
 def _between_steps(trainer: Trainer) -> bool:
