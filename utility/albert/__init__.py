@@ -1,0 +1,1 @@
+"""ALBERT (Lan et al. 2020), and BERT as its special case: model, heads, tokenizers, captions, files."""

@@ -1,0 +1,154 @@
+"""The shape of an ALBERT or BERT, and its translation from and to Hugging Face's `config.json`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from utility.encoder import EncoderConfig
+from utility.errors import UserError
+from utility.schema import conform
+from utility.value_checks import choice_problem, positive_problem, range_problem
+
+MODEL_TYPES = ("albert", "bert")
+SPARSE_FORMS = ("swinbert", "log")
+
+
+@dataclass
+class AlbertConfig(EncoderConfig):
+    """albert-base-v2, unless told otherwise. What is not documented here is in `EncoderConfig`.
+
+    "bert" is the same encoder with a group of weights for every layer and embeddings as wide as a hidden state, so
+    without the mapping from the one width to the other.
+    """
+
+    model_type: str = "albert"
+    """albert, or bert: num_hidden_groups = num_hidden_layers, inner_group_num = 1, embedding_size = hidden_size."""
+    num_hidden_layers: int = 12
+    """Layers that a position passes through."""
+    hidden_act: str = "gelu_new"
+    """gelu, gelu_new, relu or silu."""
+    vocab_size: int = 30000
+    """Word pieces, special ones included."""
+    embedding_size: int = 128
+    """Width of the embeddings of words, positions and segments (E of Lan et al. 2020, sec. 3.1)."""
+    max_position_embeddings: int = 512
+    """The longest text, in word pieces."""
+    type_vocab_size: int = 2
+    """Segments that are told apart."""
+    pad_token_id: int = 0
+    """The word piece whose embedding stays zero when trained from scratch."""
+    tie_word_embeddings: bool = True
+    """Whether word pieces are scored by their own embeddings; SwinBERT scores them by weights of their own."""
+    classifier_dropout_prob: float = 0.1
+    """Dropout before the classification heads."""
+    num_labels: int = 2
+    """Outputs of the sequence classification head."""
+    img_feature_dim: int | None = 512
+    """Width of the image features of the captioning model; null where they come hidden_size wide, embedded."""
+    sparse_form: str = "swinbert"
+    """How the captioning model's learned sparse attention enters the scores: swinbert or log; sparse_attention.py."""
+
+    def problems(self) -> Iterable[str | None]:
+        yield from super().problems()
+        yield choice_problem("model_type", self.model_type, MODEL_TYPES)
+        yield choice_problem("sparse_form", self.sparse_form, SPARSE_FORMS)
+        sizes = ("vocab_size", "embedding_size", "max_position_embeddings", "type_vocab_size", "num_labels")
+        for name in (*sizes, "img_feature_dim"):
+            yield positive_problem(name, getattr(self, name))
+        yield range_problem("pad_token_id", self.pad_token_id, 0, self.vocab_size - 1)
+        if not 0 <= self.classifier_dropout_prob < 1:
+            yield f"classifier_dropout_prob: must be in [0, 1), got {self.classifier_dropout_prob}"
+        if self.model_type == "bert":
+            yield from self._bert_problems()
+
+    def _bert_problems(self) -> Iterable[str]:
+        for name, expected in (
+            ("embedding_size", "hidden_size"),
+            ("num_hidden_groups", "num_hidden_layers"),
+        ):
+            if getattr(self, name) != getattr(self, expected):
+                yield (
+                    f"{name}: model_type bert has {name} = {expected} = {getattr(self, expected)}, "
+                    f"got {getattr(self, name)}"
+                )
+        if self.inner_group_num != 1:
+            yield f"inner_group_num: model_type bert has 1, got {self.inner_group_num}"
+
+    @classmethod
+    def from_huggingface(cls, content: Mapping[str, Any]) -> "AlbertConfig":
+        """The configuration that a `config.json` holds.
+
+        What it does not say is as Hugging Face has it; what matters to other models only is ignored. A file without
+        model_type, as those of 2018 are, is BERT's unless it has an embedding_size. Raises UserError for another
+        model, for a variant of BERT that these classes are not (relative positions, a decoder), and for values that
+        do not fit.
+        """
+        if not isinstance(content, Mapping):
+            raise UserError(f"expected a mapping of names to values, got {type(content).__name__}")
+        model_type = content.get("model_type", "albert" if "embedding_size" in content else "bert")
+        if model_type not in MODEL_TYPES:
+            raise UserError(f"model_type {model_type!r} is not one of {', '.join(MODEL_TYPES)}")
+        _refuse_variants(content)
+        names = {field.name for field in fields(cls)}
+        given = {name: value for name, value in content.items() if name in names and value is not None}
+        if "img_feature_dim" in content:  # the one that may be null
+            given["img_feature_dim"] = content["img_feature_dim"]
+        values = {**HUGGING_FACE_DEFAULTS[model_type], **given, "model_type": model_type}
+        if model_type == "bert":
+            values["embedding_size"] = values["hidden_size"]
+            values["num_hidden_groups"], values["inner_group_num"] = values["num_hidden_layers"], 1
+            dropout = content.get("classifier_dropout")
+            values["classifier_dropout_prob"] = values["hidden_dropout_prob"] if dropout is None else dropout
+        if "num_labels" not in content and "id2label" in content:
+            values["num_labels"] = len(content["id2label"])
+        return checked_config(values)
+
+    def to_huggingface(self) -> dict[str, Any]:
+        """The content of a `config.json` that Hugging Face and `from_huggingface` read as this."""
+        left_out = BERT_LEFT_OUT if self.model_type == "bert" else {"num_labels"}
+        content = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
+        if self.model_type == "bert":
+            content |= {"classifier_dropout": self.classifier_dropout_prob, "position_embedding_type": "absolute"}
+        labels = [f"LABEL_{index}" for index in range(self.num_labels)]
+        content["id2label"] = {str(index): label for index, label in enumerate(labels)}
+        content["label2id"] = {label: index for index, label in enumerate(labels)}
+        return content
+
+
+def checked_config(values: Mapping[str, Any]) -> AlbertConfig:
+    """The configuration with these values. Raises UserError, with all of them, for those that are impossible."""
+    fitting, problems = conform(AlbertConfig, dict(values))
+    config = AlbertConfig(**fitting)
+    found = [*(f"{key}: {problem}" for key, problem in problems), *filter(None, config.problems())]
+    if found:
+        raise UserError("; ".join(found))
+    return config
+
+
+BERT_LEFT_OUT = {
+    "num_labels",
+    "embedding_size",
+    "num_hidden_groups",
+    "inner_group_num",
+    "classifier_dropout_prob",
+}
+# Where these differ from the defaults above. ALBERT's are those of xxlarge.
+HUGGING_FACE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "albert": {"hidden_size": 4096, "num_attention_heads": 64, "intermediate_size": 16384},
+    "bert": {
+        "vocab_size": 30522,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+    },
+}
+# Options of Hugging Face's BERT that change what it computes, and the value that this code has.
+COMPUTED_AS = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+
+
+def _refuse_variants(content: Mapping[str, Any]) -> None:
+    for name, supported in COMPUTED_AS.items():
+        if content.get(name, supported) not in (supported, None):
+            raise UserError(f"{name} {content[name]!r} is not supported, only {supported!r}")
