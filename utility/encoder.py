@@ -72,6 +72,13 @@ class EncoderConfig:
                 yield f"{name}: must be positive, got {getattr(self, name)}"
 
 
+Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""(query, key, value, each (B, heads, N, d), dropout probability) -> what the queries gather: (B, heads, M, d).
+
+M is N, or less where the first M queries only are of interest: the layer then goes on with those positions alone.
+"""
+
+
 class TransformerEncoder(nn.Module):
     """hidden states (B, N, D) -> the hidden states after every layer."""
 
@@ -84,21 +91,34 @@ class TransformerEncoder(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, valid: Tensor | None = None, return_attentions: bool = False
+        self,
+        x: Tensor,
+        valid: Tensor | None = None,
+        return_attentions: bool = False,
+        mask: Tensor | None = None,
+        num_layers: int | None = None,
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """x: (B, N, D); valid: (B, N) bool, True where a position may be attended to, None where all may.
+
+        mask: (1 or B, 1 or heads, N, N), from queries to keys; bool, True where a query may attend, or float, added
+        to the scores. A query that may attend to nothing gathers zeros. num_layers: pass the first ones only.
 
         Returns (H_0 = x, H_1, ... H_L), each (B, N, D), and the attention maps (B, heads, N, N), one per layer passed
         (L * inner_group_num), or () unless asked for: they cost N * N memory and the fused attention.
         """
-        mask = None if valid is None else valid[:, None, None, :]
-        states, attentions = [x], []
-        for layer_index in range(self.num_hidden_layers):
-            for layer in self.groups[layer_index * len(self.groups) // self.num_hidden_layers]:
-                x, attention = layer(x, mask, return_attentions)
-                attentions.append(attention)
+        attend = MaskedAttention(combine_masks(mask, valid), return_attentions)
+        states = [x]
+        for group in self.passes()[:num_layers]:
+            for layer in group:
+                x = layer(x, attend)
             states.append(x)
-        return tuple(states), tuple(attentions) if return_attentions else ()
+        return tuple(states), tuple(attend.maps)
+
+    def passes(self) -> list[nn.ModuleList]:
+        """The group of layers that each of the num_hidden_layers applies, in order."""
+        return [
+            self.groups[index * len(self.groups) // self.num_hidden_layers] for index in range(self.num_hidden_layers)
+        ]
 
 
 class TransformerLayer(nn.Module):
@@ -114,15 +134,16 @@ class TransformerLayer(nn.Module):
         self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, x: Tensor, mask: Tensor | None, return_attention: bool) -> tuple[Tensor, Tensor | None]:
-        attended, attention = self.attention(x, mask, return_attention)
-        x = self.attention_norm(x + self.dropout(attended))
+    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        """x: (B, N, D) -> (B, M, D), the positions whose queries `attend` answers."""
+        attended = self.attention(x, attend)
+        x = self.attention_norm(x[:, : attended.shape[1]] + self.dropout(attended))
         transformed = activated_linear(self.intermediate(x), self.activation, self.output.weight, self.output.bias)
-        return self.output_norm(x + self.dropout(transformed)), attention
+        return self.output_norm(x + self.dropout(transformed))
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention, by `scaled_dot_product_attention` unless the maps are asked for."""
+    """The projections of multi-head self-attention around an `Attend`, which says who attends to whom."""
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -131,21 +152,59 @@ class SelfAttention(nn.Module):
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, x: Tensor, mask: Tensor | None, return_attention: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        """x: (B, N, D) -> (B, M, D)."""
         batch, positions, width = x.shape
         heads = self.query_key_value(x).view(batch, positions, 3, self.num_heads, width // self.num_heads)
         query, key, value = heads.permute(2, 0, 3, 1, 4)
-        dropout = self.dropout if self.training else 0.0
-        attention = None
-        if return_attention:
-            scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
-            if mask is not None:
-                scores = scores.masked_fill(~mask, float("-inf"))
-            attention = scores.softmax(-1)
-            mixed = F.dropout(attention, dropout) @ value
-        else:
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-        return self.output(mixed.transpose(1, 2).reshape(batch, positions, width)), attention
+        mixed = attend(query, key, value, self.dropout if self.training else 0.0)
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+
+class MaskedAttention:
+    """Everyone attends to everyone, as far as a mask lets them; an `Attend`."""
+
+    def __init__(self, mask: Tensor | None, keep_maps: bool):
+        self.mask, self.keep_maps = mask, keep_maps
+        self.maps: list[Tensor] = []
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+        if not self.keep_maps:
+            return fused_attention(query, key, value, self.mask, dropout)
+        self.maps.append(attention_map(query, key, self.mask))
+        return F.dropout(self.maps[-1], dropout) @ value
+
+
+def combine_masks(mask: Tensor | None, valid: Tensor | None) -> Tensor | None:
+    """mask: (1 or B, 1 or heads, N, N) bool or float, valid: (B, N) bool keys, as in TransformerEncoder -> both in
+    one mask of mask's type."""
+    if valid is None:
+        return mask
+    keys = valid[:, None, None, :]
+    if mask is None:
+        return keys
+    return mask & keys if mask.dtype == torch.bool else mask.masked_fill(~keys, float("-inf"))
+
+
+def fused_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
+    """`scaled_dot_product_attention`, which wants a float mask in the query's type, be it autocast's."""
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask.to(query.dtype)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+
+
+def attention_map(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    """The weights that `fused_attention` mixes values by: (B, heads, queries, keys)."""
+    scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
+    if mask is None:
+        return scores.softmax(-1)
+    if mask.dtype != torch.bool:
+        scores = scores + mask
+        mask = scores > float("-inf")
+    # Not -inf: where nothing is open, the softmax and its gradient would be NaN.
+    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(~mask, 0.0)
 
 
 def initialize_weights(module: nn.Module, initializer_range: float) -> None:

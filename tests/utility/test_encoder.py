@@ -118,6 +118,91 @@ def test_padded_positions_do_not_change_valid_ones(inputs):
         torch.testing.assert_close(states[-1][index, :length], alone[-1][0], atol=1e-5, rtol=0)
 
 
+def naive_attention(query: Tensor, key: Tensor, value: Tensor, scores_added: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, heads, N, d) each, scores_added: (B, heads, N, N) -> mixed values and weights, query by query."""
+    mixed, weights = torch.zeros_like(query), torch.zeros_like(scores_added)
+    for where in torch.cartesian_prod(*(torch.arange(size) for size in query.shape[:3])).tolist():
+        clip, head, row = where
+        scores = key[clip, head] @ query[clip, head, row] / query.shape[-1] ** 0.5 + scores_added[clip, head, row]
+        open_keys = scores > float("-inf")
+        if open_keys.any():
+            weights[clip, head, row, open_keys] = scores[open_keys].softmax(-1)
+            mixed[clip, head, row] = weights[clip, head, row] @ value[clip, head]
+    return mixed, weights
+
+
+@pytest.mark.parametrize("return_attentions", [False, True])
+@pytest.mark.parametrize("kind", ["bool", "float", "float by head"])
+def test_masks_say_who_attends_to_whom(inputs, monkeypatch, kind, return_attentions):
+    """Every layer's attention is that of a loop over queries, of which some may attend to nothing."""
+    x, lengths = inputs
+    valid = lengths_to_mask(lengths)
+    generator = torch.Generator().manual_seed(2)
+    mask = torch.rand(1, 1, 11, 11, generator=generator) < 0.5
+    mask[0, 0, 4] = False
+    added = torch.zeros(mask.shape).masked_fill(~mask, float("-inf"))
+    if kind != "bool":
+        added = mask = torch.randn(1, 4 if kind == "float by head" else 1, 11, 11, generator=generator)
+        mask[0, 0, 4] = float("-inf")
+    added = added.expand(3, 4, -1, -1).masked_fill(~valid[:, None, None], float("-inf"))
+    encoder = build()
+    with torch.no_grad():
+        states, attentions = encoder(x, valid, return_attentions, mask)
+        maps = []
+
+        def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+            mixed, weights = naive_attention(query, key, value, added)
+            maps.append(weights)
+            return mixed
+
+        for state, group in zip(states[1:], encoder.passes(), strict=True):
+            x = group[0](x, attend)
+            torch.testing.assert_close(state, x, atol=1e-5, rtol=0)
+    for attention, weights in zip(attentions, maps, strict=return_attentions):
+        torch.testing.assert_close(attention, weights, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("return_attentions", [False, True])
+@pytest.mark.parametrize("is_float", [False, True])
+def test_queries_that_may_attend_to_nothing_have_finite_gradients(inputs, is_float, return_attentions):
+    x, lengths = inputs
+    mask = torch.ones(1, 1, 11, 11, dtype=torch.bool).tril(-1)  # the first attends to nothing
+    if is_float:
+        mask = torch.zeros(1, 1, 11, 11).masked_fill(~mask, float("-inf")).requires_grad_()
+    encoder, x = build(), x.clone().requires_grad_()
+    states, _ = encoder(x, lengths_to_mask(lengths), return_attentions, mask)
+    states[-1].square().sum().backward()
+    for tensor in (x, *encoder.parameters(), *([mask] if is_float else [])):
+        assert tensor.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("return_attentions", [False, True])
+def test_float_masks_work_under_autocast(inputs, return_attentions):
+    """-10000 closes, as in BERT, in bfloat16 too: what is closed does not matter at all."""
+    x, _ = inputs
+    encoder = build()
+    mask = torch.zeros(1, 1, 11, 11)
+    mask[..., 5:] = -10000.0
+    other = torch.cat([x[:, :5], x[:, 5:] + 1], 1)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        (states, _), (changed, _) = (encoder(y, None, return_attentions, mask) for y in (x, other))
+    assert torch.equal(states[-1][:, :5], changed[-1][:, :5])
+    with torch.no_grad():
+        expected, _ = encoder(x[:, :5])
+    torch.testing.assert_close(states[-1][:, :5].float(), expected[-1], atol=0.05, rtol=0)
+
+
+def test_first_layers_are_those_of_all(inputs):
+    encoder = build(num_hidden_groups=2)
+    states, _ = encoder(inputs[0])
+    for num_layers in (0, 2, 4):
+        first, maps = encoder(inputs[0], None, True, num_layers=num_layers)
+        assert len(first) == num_layers + 1
+        assert len(maps) == num_layers
+        for state, expected in zip(first, states[: num_layers + 1], strict=True):
+            torch.testing.assert_close(state, expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("probability", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
 def test_dropout_acts_in_training_alone(inputs, probability):
     encoder = build(**{probability: 0.5})
