@@ -1,0 +1,1 @@
+"""Image backbones of timm, frame by frame, as a video upstream."""

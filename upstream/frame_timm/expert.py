@@ -1,0 +1,67 @@
+"""Image backbones of timm behind the upstream contract, a frame at a time."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from upstream.interfaces import VideoUpstream
+from utility.checkpoint import load_weights
+from utility.configuration import from_plain, to_plain
+from utility.errors import UserError
+from utility.weight_files import read_weights
+
+from .model import FrameBackbone, FrameTimmConfig
+
+NAME = "frame_timm"
+LOG = logging.getLogger("mynah")
+
+
+class FrameTimm(VideoUpstream):
+    """One hidden state, one position a frame: the backbone's features, averaged over space."""
+
+    num_hidden_states = 1
+    samples_per_position = 1
+
+    def __init__(self, config: FrameTimmConfig, model: FrameBackbone):
+        super().__init__()
+        self.name, self.config, self.model = NAME, config, model
+        self.hidden_size, self.frame_size = model.feature_size, model.frame_size
+        self.frames_per_clip = self.num_positions = config.frames_per_clip
+
+    def encode(self, frames: Tensor, num_hidden_states: int) -> Sequence[Tensor]:
+        return (self.model(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]),)
+
+    def build_arguments(self) -> dict[str, Any]:
+        return {**to_plain(self.config), "random_weights": True}
+
+
+def load(
+    ckpt: str | Path | None = None, pretrained: bool = False, random_weights: bool = False, **overrides: Any
+) -> FrameTimm:
+    """The hub entry.
+
+    ckpt: the path or URL of a file of the backbone's weights as timm names them (.pth, .safetensors), with or without
+    the classifier. pretrained: let timm download them. overrides: fields of FrameTimmConfig. With neither, the
+    weights are random, with a warning unless `random_weights`.
+    Raises UserError for unknown or impossible options, and for weights that do not fit.
+    """
+    config = from_plain(FrameTimmConfig, dict(overrides), source=f"options of {NAME}")
+    if ckpt is not None and pretrained:
+        raise UserError(
+            f"{NAME}: both ckpt={ckpt} and pretrained=True were given; give the one whose weights to take"
+        )
+    model = FrameBackbone(config, pretrained)
+    parameters = f"{config.model_name}, {sum(one.numel() for one in model.parameters()) / 1e6:.2f} M parameters"
+    if ckpt is not None:
+        weights = read_weights(ckpt, f"the weights of timm's {config.model_name}")
+        kept = {name: weight for name, weight in weights.items() if not name.startswith(model.classifiers)}
+        load_weights(model.backbone, kept, ckpt)
+        LOG.info("%s: loaded %s (%s)", NAME, ckpt, parameters)
+    elif pretrained:
+        LOG.info("%s: loaded timm's weights (%s)", NAME, parameters)
+    elif not random_weights:
+        LOG.warning("%s: no checkpoint given, the weights are random (pass ckpt=, -k, or pretrained=True)", NAME)
+    return FrameTimm(config, model)

@@ -1,0 +1,1 @@
+"""SwinBERT with ALBERT: Video Swin, and a transformer over captions and video tokens."""
