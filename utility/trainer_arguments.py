@@ -63,7 +63,7 @@ COUNTS = {
 }
 
 
-def trainer_problems(arguments: dict[str, Any]) -> Iterable[str]:
+def trainer_problems(arguments: dict[str, Any], needs_max_steps: bool = True) -> Iterable[str]:
     """What is wrong with the section: "key: what", a line each."""
     for key in arguments:
         if key in REFUSED:
@@ -76,5 +76,5 @@ def trainer_problems(arguments: dict[str, Any]) -> Iterable[str]:
         value = arguments.get(key)
         if key in arguments and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             yield f"{key}: must be a positive number of {unit}, got {value!r}"
-    if "max_steps" not in arguments:
+    if needs_max_steps and "max_steps" not in arguments:
         yield "max_steps: missing; give the number of optimizer steps"

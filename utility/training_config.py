@@ -73,19 +73,30 @@ class SchedulerConfig:
     """linear (warm-up, then linear decay to zero) or constant (after the warm-up)."""
     num_warmup_steps: int = 0
     """Steps of linear warm-up from zero."""
+    warmup_fraction: float | None = None
+    """Instead of num_warmup_steps: this share of the training steps."""
     num_training_steps: int | None = None
     """Step at which the decay reaches zero; null: trainer.max_steps."""
 
-    def problems(self) -> Iterable[str]:
+    def problems(self) -> Iterable[str | None]:
         if self.name not in SCHEDULES:
             yield f"name: {self.name!r} is not one of {', '.join(SCHEDULES)}"
         if self.num_warmup_steps < 0:
             yield f"num_warmup_steps: must not be negative, got {self.num_warmup_steps}"
+        yield range_problem("warmup_fraction", self.warmup_fraction, 0, 1)
+        if self.warmup_fraction is not None and self.num_warmup_steps:
+            yield f"warmup_fraction: is given beside num_warmup_steps={self.num_warmup_steps}; give one of them"
         if self.num_training_steps is not None and self.num_training_steps <= self.num_warmup_steps:
             yield (
                 f"num_training_steps: must be more than num_warmup_steps ({self.num_warmup_steps}), "
                 f"got {self.num_training_steps}"
             )
+
+    def count_warmup_steps(self, num_training_steps: int) -> int:
+        """Steps of warm-up of a training of that many steps."""
+        if self.warmup_fraction is None:
+            return self.num_warmup_steps
+        return round(self.warmup_fraction * num_training_steps)
 
 
 @dataclass
@@ -115,7 +126,7 @@ class SharedConfig:
 
     def problems(self) -> Iterable[str | None]:
         yield range_problem("seed", self.seed, 0, MAX_SEED)
-        for problem in trainer_problems(self.trainer):
+        for problem in trainer_problems(self.trainer, needs_max_steps=getattr(self, "epochs", None) is None):
             yield f"trainer.{problem}"
 
 

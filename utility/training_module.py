@@ -82,7 +82,7 @@ class TrainingModule(LightningModule):
         """What `configure_optimizers` returns for these parameter groups."""
         built = build_optimizer(optimizer.name, groups, tuple(optimizer.betas), optimizer.eps)
         steps = scheduler.num_training_steps or max_steps
-        schedule = build_schedule(built, scheduler.name, scheduler.num_warmup_steps, steps)
+        schedule = build_schedule(built, scheduler.name, scheduler.count_warmup_steps(steps), steps)
         return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def mean_over_processes(self, count: Tensor) -> Tensor:

@@ -1,0 +1,25 @@
+"""Which items of a corpus are held out of training: decided by their names, so that others may come and go."""
+
+import hashlib
+from collections.abc import Sequence
+
+
+def held_out_indices(names: Sequence[str], fraction: float, seed: int) -> set[int]:
+    """The indices that are held out: about `fraction` of them, and at least one on each side if there are two.
+
+    A name's side follows from the seed and itself alone. None is held out where fraction is 0 or there are fewer
+    than two names.
+    """
+    if fraction <= 0 or len(names) < 2:
+        return set()
+    shares = [_share(name, seed) for name in names]
+    held_out = {index for index, share in enumerate(shares) if share < fraction}
+    held_out.add(shares.index(min(shares)))
+    held_out.discard(shares.index(max(shares)))
+    return held_out
+
+
+def _share(name: str, seed: int) -> float:
+    """A number from 0 to 1, evenly spread over names."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

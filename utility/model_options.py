@@ -1,0 +1,36 @@
+"""The options of a model as plain nested mappings: from a file, or one by one."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from utility.errors import UserError
+from utility.yaml_text import read_yaml_file
+
+
+def options_of_file(plain: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The sections of a YAML file over the same ones in `plain`; what else the file says is about training.
+
+    Raises UserError where the file cannot be read or has none of them.
+    """
+    try:
+        given, _ = read_yaml_file(path)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    sections = {section: given[section] for section in plain if section in given}
+    if not sections:
+        raise UserError(f"{path}: has none of the sections {', '.join(plain)}; its keys are {', '.join(given)}")
+    try:
+        return OmegaConf.to_container(OmegaConf.merge(plain, sections), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
+def set_option(plain: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in nested mappings."""
+    *sections, last = key.split(".")
+    for section in sections:
+        plain = plain.setdefault(section, {})
+    plain[last] = value
