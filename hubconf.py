@@ -15,7 +15,11 @@ import pathlib
 import sys
 import typing
 
-dependencies = ["torch", "torchaudio", "numpy", "omegaconf", "yaml", "soundfile"]
+# fmt: off
+dependencies = [
+    "torch", "torchaudio", "torchvision", "numpy", "omegaconf", "yaml", "soundfile", "timm", "sentencepiece", "av",
+]
+# fmt: on
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parent
 _PACKAGES = ("utility", "upstream", "downstream")

@@ -113,7 +113,7 @@ class Report:
         self.arguments, self.rows = arguments, []
         self.matrix_process = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
 
-    def measure(self, what: str, step: Callable[[], Any], audio_seconds: float) -> None:
+    def measure(self, what: str, step: Callable[[], Any], audio_seconds: float | None = None) -> None:
         """Run `step` once to warm up, `--steps` times by the clock, and once to count its operations."""
         device = self.arguments.device
         if device == "cuda":
@@ -130,7 +130,7 @@ class Report:
             Row(
                 what=what,
                 seconds=median(seconds),
-                audio_seconds_per_second=audio_seconds / median(seconds),
+                audio_seconds_per_second=audio_seconds and audio_seconds / median(seconds),
                 gflop=gflop,
                 gflops=gflop / median(seconds),
                 matrix_gflops=median(rates),

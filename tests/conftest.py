@@ -1,5 +1,6 @@
 """Fixtures that every test may use: a cache of its own, real data, a small corpus, the scripts as processes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -126,3 +127,72 @@ def script(start) -> Callable[..., tuple[int, str]]:
         return process.returncode, output
 
     return run
+
+
+CLIPS = {"train": 8, "dev": 3, "test": 3}
+TINTS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory) -> Path:
+    """A folder in VATEX's layout: clips of one tint growing brighter or darker, with captions that say so."""
+    from utility.video_writing import write_clip
+
+    root = tmp_path_factory.mktemp("clips")
+    (root / "videos").mkdir()
+    for split, name in (
+        ("train", "vatex_training_v1.0.json"),
+        ("dev", "vatex_validation_v1.0.json"),
+        ("test", "vatex_public_test_english_v1.1.json"),
+    ):
+        entries = []
+        for index in range(CLIPS[split]):
+            tint, direction = list(TINTS)[index % 3], ("brighter", "darker")[index % 2]
+            ramp = np.linspace(0.3, 1.0, 10)[:: 1 if direction == "brighter" else -1]
+            shade = np.linspace(0.5, 1.0, 48)[:, None] * np.ones((10, 40, 1, 1))  # from left to right
+            frames = (ramp[:, None, None, None] * shade * np.array(TINTS[tint])).astype(np.uint8)
+            write_clip(root / "videos" / f"{split}{index}.mp4", frames, 10)
+            captions = [f"a {tint} surface gets {direction}", f"the {tint} screen becomes {direction} slowly"]
+            entries.append({"videoID": f"{split}{index}", "enCap": captions, "chCap": ["红色的画面"]})
+        (root / name).write_text(json.dumps(entries), encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def tiny_video_model() -> list[str]:
+    """-o values of a vidswin_albert that takes milliseconds."""
+    return [
+        "model.num_frames=4",
+        "model.frame_size=32",
+        "model.swin.embed_dim=8",
+        "model.swin.depths=[1, 2]",
+        "model.swin.num_heads=[1, 2]",
+        "model.swin.window_size=[2, 4, 4]",
+        "model.albert.num_hidden_layers=2",
+        "model.albert.hidden_size=16",
+        "model.albert.num_attention_heads=2",
+        "model.albert.intermediate_size=32",
+        "model.albert.embedding_size=8",
+        "model.albert.img_feature_dim=12",
+        "model.albert.vocab_size=60",
+    ]
+
+
+@pytest.fixture
+def tiny_video_pretraining(clips, tiny_video_model) -> list[str]:
+    """-o values of a pretraining run on clips that takes some seconds, dropout and accumulation included."""
+    return [
+        *tiny_video_model,
+        f"datarc.file_path={clips / 'videos'}",
+        "datarc.captions_per_clip=1",
+        "dataloader.batch_size=2",
+        "dataloader.eval_batch_size=2",
+        "dataloader.num_workers=0",
+        "optimizer.lr=1e-3",
+        "trainer.max_steps=20",
+        "trainer.accumulate_grad_batches=2",
+        "trainer.val_check_interval=8",
+        "trainer.log_every_n_steps=5",
+        "trainer.enable_progress_bar=false",
+        "checkpoint.save_every_n_steps=5",
+    ]

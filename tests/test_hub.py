@@ -1,5 +1,6 @@
 """torch.hub.load from a local path, in processes of their own, as another project would do it."""
 
+import ast
 import subprocess
 import sys
 import textwrap
@@ -12,20 +13,37 @@ from upstream.aalbert import hubconf
 from utility.checkpoint import CARD, make_card, save_atomically
 
 REPOSITORY = Path(__file__).parents[1]
-NAMES = ["aalbert", "fbank", "linear", "mel", "mfcc", "mockingjay", "spectrogram"]
+NAMES = ["aalbert", "fbank", "frame_timm", "linear", "mel", "mfcc", "mockingjay", "spectrogram", "vidswin_albert"]
 TINY = {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+
+TINY_VIDEO = {
+    "num_frames": 2,
+    "frame_size": 32,
+    "swin.embed_dim": 8,
+    "swin.depths": [1],
+    "swin.num_heads": [1],
+    **{f"albert.{key}": value for key, value in TINY.items()},
+}
+OPTIONS = {
+    "aalbert": TINY,
+    "mockingjay": {**TINY, "num_hidden_groups": 2},
+    "vidswin_albert": TINY_VIDEO,
+    "frame_timm": {"model_name": "resnet10t", "frame_size": 32},
+}
 
 PRELUDE = f"""
 import sys
 import torch
 
-REPOSITORY, TINY = {str(REPOSITORY)!r}, {TINY!r}
+REPOSITORY, TINY, OPTIONS = {str(REPOSITORY)!r}, {TINY!r}, {OPTIONS!r}
 
 def load(name, **options):
     return torch.hub.load(REPOSITORY, name, source="local", trust_repo=True, **options)
 
 def use(expert):
-    output = expert.eval()([torch.randn(16000), torch.randn(9000)])
+    video = expert.modality == "video"
+    signals = [torch.zeros(3, 3, 40, 50, dtype=torch.uint8)] if video else [torch.randn(16000), torch.randn(9000)]
+    output = expert.eval()(signals)
     assert output["last_hidden_state"].isfinite().all()
     return output["last_hidden_state"]
 """
@@ -55,10 +73,11 @@ def checkpoint(tmp_path_factory) -> Path:
 def test_every_upstream_loads_and_nothing_of_training_is_imported(tmp_path, checkpoint):
     done = run(
         """
-        heavy = ("lightning", "pytorch_lightning", "librosa", "tensorboard", "matplotlib", "transformers")
+        heavy = ("lightning", "pytorch_lightning", "librosa", "tensorboard", "matplotlib", "pycocoevalcap")
+        heavy += ("transformers", "sentencepiece.sentencepiece_model_pb2")
         before = list(sys.path)
         for name in sys.argv[2:]:
-            options = TINY if name == "aalbert" else {**TINY, "num_hidden_groups": 2} if name == "mockingjay" else {}
+            options = OPTIONS.get(name, {})
             expert = load(name, **options)
             use(expert)
             expert.get_downsample_rates("hidden_states"), expert.build_arguments()
@@ -74,9 +93,9 @@ def test_every_upstream_loads_and_nothing_of_training_is_imported(tmp_path, chec
 
 def test_the_dependencies_named_are_those_of_the_requirements():
     """torch.hub checks them before anything else, so each must be installed and none may be missing."""
-    source = (REPOSITORY / "hubconf.py").read_text()
-    line = next(line for line in source.splitlines() if line.startswith("dependencies"))
-    named = {name.strip(" \"'") for name in line.partition("[")[2].rstrip("]").split(",")}
+    body = ast.parse((REPOSITORY / "hubconf.py").read_text()).body
+    value = next(node.value for node in body if isinstance(node, ast.Assign) and node.targets[0].id == "dependencies")
+    named = set(ast.literal_eval(value))
     assert {"torch", "torchaudio", "omegaconf", "numpy"} <= named
     assert not named & {"lightning", "librosa", "tensorboard", "matplotlib"}
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from upstream.interfaces import SpeechUpstream
@@ -15,10 +13,9 @@ from utility.acoustic_config import AcousticConfig, AcousticPretrainConfig
 from utility.acoustic_model import AcousticModel
 from utility.checkpoint import CARD, load_weights, read_checkpoint, select_weights
 from utility.configuration import from_plain, load_config, to_plain
-from utility.errors import UserError
 from utility.lengths import pad_signals
+from utility.model_options import options_of_file, set_option
 from utility.model_size import describe_size
-from utility.yaml_text import read_yaml_file
 
 log = logging.getLogger("mynah")
 
@@ -73,9 +70,9 @@ def load_acoustic_upstream(
     checkpoint = None if ckpt is None else read_checkpoint(ckpt, "pretrain", name)
     plain = _sections(defaults) if checkpoint is None else checkpoint[CARD]["config"]
     if config is not None:
-        plain = copy.deepcopy(config) if isinstance(config, dict) else _with_file(plain, Path(config))
+        plain = copy.deepcopy(config) if isinstance(config, dict) else options_of_file(plain, Path(config))
     for key, value in overrides.items():
-        _set(plain, key if "." in key else f"model.{key}", value)
+        set_option(plain, key if "." in key else f"model.{key}", value)
     source = f"the options of {name}" if config is None or isinstance(config, dict) else str(config)
     chosen = from_plain(AcousticConfig, plain, source)
 
@@ -93,26 +90,3 @@ def _sections(defaults: Path) -> dict[str, Any]:
     """The plain `model` and `features` sections of the defaults."""
     loaded = load_config(AcousticPretrainConfig, files=[defaults])
     return to_plain(AcousticConfig(loaded.model, loaded.features))
-
-
-def _with_file(plain: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The same sections of a YAML file over the plain ones; what else the file says is about training."""
-    try:
-        given, _ = read_yaml_file(path)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    sections = {section: given[section] for section in plain if section in given}
-    if not sections:
-        raise UserError(f"{path}: has none of the sections {', '.join(plain)}; its keys are {', '.join(given)}")
-    try:
-        return OmegaConf.to_container(OmegaConf.merge(plain, sections), resolve=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
-
-
-def _set(plain: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key in nested mappings."""
-    *sections, last = key.split(".")
-    for section in sections:
-        plain = plain.setdefault(section, {})
-    plain[last] = value

@@ -1,0 +1,37 @@
+"""Turn SwinBERT's released model.bin into a checkpoint that -k takes.
+
+python scripts/convert_swinbert.py model.bin vocab.txt swinbert.ckpt
+python run_downstream.py -n cap -u vidswin_albert -d vatex_caption -k swinbert.ckpt -o datarc.file_path=/data/VATEX
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from upstream.vidswin_albert.swinbert import convert_swinbert
+from utility.checkpoint import save_atomically
+from utility.errors import UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path, help="SwinBERT's model.bin")
+    parser.add_argument("vocabulary", type=Path, help="vocab.txt of bert-base-uncased")
+    parser.add_argument("output", type=Path, help="the checkpoint to write")
+    parser.add_argument("--frame-size", type=int, default=224, help="pixels (default: 224)")
+    parser.add_argument("--num-frames", type=int, help="only needed where there is no mask table")
+    arguments = parser.parse_args()
+    try:
+        checkpoint = convert_swinbert(
+            arguments.weights, arguments.vocabulary, arguments.frame_size, arguments.num_frames
+        )
+        save_atomically(checkpoint, arguments.output)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    print(f"wrote {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()

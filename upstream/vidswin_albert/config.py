@@ -1,0 +1,136 @@
+"""The configuration of vidswin_albert: the schema of its pretrain_config.yaml."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from utility.albert.config import AlbertConfig
+from utility.albert.masked_captions import CaptionMaskingConfig
+from utility.caption_corpus import CaptionCorpusConfig
+from utility.training_config import CheckpointConfig, LoaderConfig, OptimizerConfig, SchedulerConfig, SharedConfig
+from utility.value_checks import positive_problem, range_problem
+
+from .video_swin import VideoSwinConfig
+
+
+@dataclass
+class VidSwinAlbertConfig:
+    """The shape of the whole model."""
+
+    swin: VideoSwinConfig = field(default_factory=VideoSwinConfig)
+    albert: AlbertConfig = field(default_factory=AlbertConfig)
+    num_frames: int = 32
+    """Frames that are taken of a clip."""
+    frame_size: int = 224
+    """Pixels of the square that is taken of a frame."""
+    sparse_attention: bool = True
+    """Learn which video tokens attend to which (Lin et al. 2022, sec. 3.2)."""
+    hard_attention: bool = False
+    """Take the learned attention as 0 or 1, by 0.5, once it has been learned."""
+
+    def problems(self) -> Iterable[str | None]:
+        yield positive_problem("num_frames", self.num_frames)
+        yield positive_problem("frame_size", self.frame_size)
+        if self.albert.img_feature_dim is None:
+            yield "albert.img_feature_dim: is the width between Video Swin and ALBERT (512 in SwinBERT), got null"
+
+
+@dataclass
+class ModelSection:
+    """What a checkpoint must say for its model to be built again, its tokenizer aside."""
+
+    model: VidSwinAlbertConfig = field(default_factory=VidSwinAlbertConfig)
+
+
+@dataclass
+class InitConfig:
+    """Published weights that a new run begins with; "" for none."""
+
+    swin: str = ""
+    """A file of Video Swin (official or torchvision's) or of 2-D Swin, which is inflated."""
+    albert: str = ""
+    """An official ALBERT or BERT folder: its shape, weights and tokenizer come before model.albert and tokenizer."""
+
+
+@dataclass
+class TokenizerConfig:
+    """Where word pieces come from."""
+
+    file: str = ""
+    """A spiece.model or vocab.txt; none: word pieces are trained on the training captions, model.albert.vocab_size
+    at most."""
+
+
+@dataclass
+class ClipsConfig(CaptionCorpusConfig):
+    """The clips of pretraining."""
+
+    valid_fraction: float = 0.02
+    """The share of the training clips that is held out where there are no dev annotations."""
+
+    def problems(self) -> Iterable[str | None]:
+        yield from super().problems()
+        yield range_problem("valid_fraction", self.valid_fraction, 0, 0.9)
+
+
+@dataclass
+class LossConfig:
+    """What is added to the masked words' cross-entropy."""
+
+    sparse_weight: float = 0.5
+    """Weight of the sparse attention's sparsity."""
+
+    def problems(self) -> Iterable[str | None]:
+        yield range_problem("sparse_weight", self.sparse_weight, 0)
+
+
+@dataclass
+class BackboneOptimizerConfig(OptimizerConfig):
+    """Video Swin learns more slowly than the rest."""
+
+    backbone_factor: float = 0.05
+    """The backbone's learning rate over `lr`."""
+
+    def problems(self) -> Iterable[str | None]:
+        yield from super().problems()
+        yield range_problem("backbone_factor", self.backbone_factor, 0)
+
+
+@dataclass
+class PretrainConfig(ModelSection, SharedConfig):
+    """The whole of pretrain_config.yaml."""
+
+    demo_data: ClassVar[str] = "clips of moving shapes made for it"
+
+    epochs: float | None = None
+    """Length of the run in passes over all pairs of clip and caption, where trainer.max_steps is not given."""
+    init: InitConfig = field(default_factory=InitConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    masking: CaptionMaskingConfig = field(default_factory=CaptionMaskingConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    datarc: ClipsConfig = field(default_factory=ClipsConfig)
+    dataloader: LoaderConfig = field(default_factory=LoaderConfig)
+    optimizer: BackboneOptimizerConfig = field(default_factory=BackboneOptimizerConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def problems(self) -> Iterable[str | None]:
+        yield from super().problems()
+        yield positive_problem("epochs", self.epochs)
+        if self.dataloader.max_batch_seconds is not None:
+            yield "dataloader.max_batch_seconds: is for speech; give dataloader.batch_size, in clips"
+        if self.masking.max_length > self.model.albert.max_position_embeddings:
+            yield (
+                f"masking.max_length: {self.masking.max_length} word pieces, but the model has positions for "
+                f"{self.model.albert.max_position_embeddings} (model.albert.max_position_embeddings)"
+            )
+
+    def has_data(self) -> bool:
+        """Whether a corpus is named; without, the demo recipe runs."""
+        return bool(self.datarc.file_path)
+
+    def use_demo_data(self) -> None:
+        """Take the demo corpus, making it if need be."""
+        from utility.demo_video import demo_vatex  # encodes video
+
+        self.datarc.file_path = str(demo_vatex())

@@ -1,0 +1,39 @@
+"""Video Swin under ALBERT (SwinBERT: Lin et al. 2022, with its BERT replaced by ALBERT)."""
+
+import math
+
+from torch import Tensor, nn
+
+from utility.albert.captioning import AlbertForImageCaptioning
+
+from .config import VidSwinAlbertConfig
+from .video_swin import VideoSwin
+
+
+class VidSwinAlbert(nn.Module):
+    """Clips and masked captions -> scores of the masked words.
+
+    Clip -> Video Swin -> linear to img_feature_dim -> image embedding -> ALBERT over [caption | video tokens].
+    """
+
+    def __init__(self, config: VidSwinAlbertConfig):
+        super().__init__()
+        self.config = config
+        self.swin = VideoSwin(config.swin)
+        grid = self.swin.num_positions(config.num_frames, config.frame_size, config.frame_size)
+        self.num_positions = math.prod(grid)
+        self.projection = nn.Linear(self.swin.feature_size, config.albert.img_feature_dim)
+        self.captioner = AlbertForImageCaptioning(
+            config.albert, self.num_positions if config.sparse_attention else None, config.hard_attention
+        )
+
+    def forward(self, frames: Tensor, input_ids: Tensor, caption_valid: Tensor, targets: Tensor) -> Tensor:
+        """frames: (B, T, 3, S, S) float32, normalized; input_ids, caption_valid, targets: (B, K, C), see
+        AlbertForImageCaptioning. Returns the scores (M, vocab_size) at the M targets.
+        """
+        return self.captioner(input_ids, caption_valid, self.embed(frames), targets=targets)
+
+    def embed(self, frames: Tensor) -> Tensor:
+        """frames: (B, T, 3, S, S) -> H_0, the embedded video tokens, (B, N, hidden_size), time the slowest axis."""
+        features = self.swin(frames).flatten(1, 3)
+        return self.captioner.embed_video(self.projection(features))

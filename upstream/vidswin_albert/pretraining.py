@@ -1,0 +1,211 @@
+"""Masked language modeling on clips and captions: the training of vidswin_albert, as a LightningModule."""
+
+import logging
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from utility.caption_corpus import (
+    CaptionedClip,
+    ClipDataset,
+    annotation_file,
+    read_captioned_clips,
+    split_held_out_clips,
+)
+from utility.checkpoint import CARD, load_weights, make_card, read_checkpoint, select_weights
+from utility.configuration import to_plain
+from utility.errors import UserError
+from utility.experiment import Experiment
+from utility.frames import normalize_frames
+from utility.loaders import BadFileLog, evaluation_loader, training_loader
+from utility.model_size import describe_size
+from utility.optimization import decay_groups
+from utility.training_module import TrainingModule
+
+from .config import ModelSection, PretrainConfig
+from .masked_clips import MaskedClips, collate
+from .model import VidSwinAlbert
+from .start import choose_tokenizer, load_published, tokenizer_of
+
+log = logging.getLogger("mynah")
+
+BATCH_TENSORS = ("frames", "inputs", "answers", "valid", "targets")
+
+
+class VideoCaptionPretraining(TrainingModule):
+    """Trains `model` to say the masked words of captions, from the other words and the clip."""
+
+    monitor, mode = "val_loss", "min"
+
+    def __init__(self, config: PretrainConfig, experiment: Experiment):
+        """Reads which clips there are, because word pieces are learned from their captions. Raises UserError."""
+        super().__init__()
+        self.config, self.seed = config, config.seed
+        self.skipped = experiment.skipped_files
+        self.first_val_loss: float | None = None
+        self.last_val_loss: float | None = None
+        self.validated_at = -1
+        self.train_clips, self.held_out = self._read_clips()
+        if experiment.resume_from is not None:
+            self.tokenizer = tokenizer_of(read_checkpoint(experiment.resume_from, "pretrain"))
+        else:
+            self.tokenizer = choose_tokenizer(config, self.train_clips)
+        self.model = VidSwinAlbert(config.model)
+        if experiment.resume_from is None:
+            load_published(self.model, config)
+
+    def _read_clips(self) -> tuple[list[CaptionedClip], list[CaptionedClip]]:
+        """The clips that are there, for training and held out: the dev annotations', or a share of the training's."""
+        datarc = self.config.datarc
+        clips = read_captioned_clips(datarc, "train", self.skipped).clips
+        if annotation_file(datarc, "dev") is not None:
+            return clips, read_captioned_clips(datarc, "dev", None).clips
+        return split_held_out_clips(clips, datarc.valid_fraction, self.seed)
+
+    def prepare(self) -> None:
+        """Settle how long the run is. Raises UserError where the corpus and the length do not fit."""
+        num_pairs = sum(len(clip.captions) for clip in self.train_clips)
+        num_clips = len(self.train_clips) + len(self.held_out)
+        self.bad_files = BadFileLog(self.skipped, num_clips, self.config.datarc.max_bad_fraction)
+        log.info("%d clips with %d captions; %d held out", len(self.train_clips), num_pairs, len(self.held_out))
+        if "max_steps" not in self.config.trainer:
+            self.config.trainer["max_steps"] = steps_of_epochs(self.config, num_pairs)
+            log.info("%g epochs are %d steps", self.config.epochs, self.config.trainer["max_steps"])
+        warmup = self.config.scheduler.num_warmup_steps
+        if self.config.scheduler.num_training_steps is None and 0 < self.config.trainer["max_steps"] <= warmup:
+            log.warning("the warm-up of %d steps outlasts the run", warmup)
+
+    def describe_size(self) -> str:
+        return describe_size(self.model.captioner.albert.encoder, self.model)
+
+    # -- data ------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader:
+        dataset = self._dataset(self.train_clips, training=True)
+        return training_loader(
+            dataset,
+            dataset.lengths,
+            self.config.dataloader,
+            collate,
+            num_batches=self.num_batches,
+            start=self.first_batch,
+            seed=self.seed,
+            rank=self.global_rank,
+            world_size=self.trainer.world_size,
+        )
+
+    def val_dataloader(self) -> DataLoader | list:
+        if not self.held_out:
+            return []
+        dataset = self._dataset(self.held_out, training=False)
+        ranks = self.global_rank, self.trainer.world_size
+        return evaluation_loader(dataset, dataset.lengths, self.config.dataloader, collate, *ranks)
+
+    def _dataset(self, clips: list[CaptionedClip], training: bool) -> MaskedClips:
+        config = self.config
+        frames = ClipDataset(
+            clips,
+            config.model.num_frames,
+            config.model.frame_size,
+            self.seed,
+            random_crop=training,
+            captions_per_clip=config.datarc.captions_per_clip if training else None,
+            frame_cache=config.datarc.frame_cache_folder(),
+        )
+        return MaskedClips(frames, self.tokenizer, config.masking, self.seed, config.model.frame_size)
+
+    def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, index: int) -> dict[str, Any]:
+        if not batch["names"]:
+            return batch
+        return {**batch, **{key: batch[key].to(device, non_blocking=True) for key in BATCH_TENSORS}}
+
+    # -- steps -----------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        count = self.mean_over_processes(batch["targets"].sum())
+        logits, answers = self._predict(batch)
+        word_loss = F.cross_entropy(logits.float(), answers, reduction="sum") / count
+        sparsity = self.model.captioner.sparsity()
+        loss = word_loss + self.config.loss.sparse_weight * sparsity
+        self.guard(loss, batch["names"])
+        size = len(batch["names"])
+        self.log("loss", loss, prog_bar=True, batch_size=size)
+        self.log_dict({"word_loss": word_loss, "sparsity": sparsity}, batch_size=size)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self.val_sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self.bad_files.note(batch["bad"])
+        if not batch["names"]:
+            return
+        logits, answers = self._predict(batch)
+        error = F.cross_entropy(logits.float(), answers, reduction="sum").double()
+        right = (logits.argmax(-1) == answers).sum()
+        self.val_sums += torch.stack([error, right.double(), torch.tensor(len(answers), device=self.device).double()])
+
+    def on_validation_epoch_end(self) -> None:
+        """val_loss and val_accuracy: over all masked words of the held-out clips, whatever their batches."""
+        error, right, count = self.trainer.strategy.reduce(self.val_sums, reduce_op="sum").tolist()
+        self.last_val_loss, self.validated_at = error / max(count, 1), self.global_step
+        if self.first_val_loss is None:
+            self.first_val_loss = self.last_val_loss
+        self.log("val_loss", self.last_val_loss, prog_bar=True)
+        self.log("val_accuracy", right / max(count, 1), prog_bar=True)
+
+    def _predict(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Scores (M, vocab_size) and answers (M,) of the batch's masked words."""
+        targets = batch["targets"]
+        logits = self.model(normalize_frames(batch["frames"]), batch["inputs"], batch["valid"], targets)
+        return logits, batch["answers"][targets]
+
+    # -- weights ---------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.config.optimizer
+        rest = torch.nn.ModuleList([self.model.projection, self.model.captioner])
+        groups = [
+            *decay_groups(rest, optimizer.lr, optimizer.weight_decay),
+            *decay_groups(self.model.swin, optimizer.lr * optimizer.backbone_factor, optimizer.weight_decay),
+        ]
+        return self.optimizers_for(groups, optimizer, self.config.scheduler, self.config.trainer["max_steps"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CARD] = make_card(
+            "pretrain",
+            "vidswin_albert",
+            to_plain(ModelSection(self.config.model)),
+            tokenizer=self.tokenizer.to_plain(),
+            pretrain_config=to_plain(self.config),
+            step=self.global_step,
+            first_val_loss=self.first_val_loss,
+            last_val_loss=self.last_val_loss,
+        )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        card = checkpoint[CARD]
+        self.first_val_loss, self.last_val_loss = card["first_val_loss"], card["last_val_loss"]
+
+    def init_from(self, checkpoint: dict[str, Any], source: str) -> None:
+        """Take the weights alone of another run (--init-from), and its word pieces with them."""
+        self.tokenizer = tokenizer_of(checkpoint)
+        if self.tokenizer.vocab_size != self.config.model.albert.vocab_size:
+            self.config.model.albert.vocab_size = self.tokenizer.vocab_size
+            self.model = VidSwinAlbert(self.config.model)
+        load_weights(self.model, select_weights(checkpoint["state_dict"], "model."), source)
+        log.info("initialized from %s (step %d), with its word pieces", source, checkpoint[CARD]["step"])
+
+
+def steps_of_epochs(config: PretrainConfig, num_pairs: int) -> int:
+    """Optimizer steps of `config.epochs` passes over that many pairs of clip and caption."""
+    trainer, datarc = config.trainer, config.datarc
+    devices = trainer.get("devices", 1)
+    if not isinstance(devices, int) or devices < 1:
+        raise UserError(f"epochs: cannot be counted with trainer.devices={devices!r}; give trainer.max_steps")
+    pairs = config.dataloader.batch_size * datarc.captions_per_clip * devices * trainer.get("num_nodes", 1)
+    return math.ceil(config.epochs * num_pairs / (pairs * trainer.get("accumulate_grad_batches", 1)))
