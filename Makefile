@@ -1,11 +1,15 @@
-# make demo: install, pretrain, probe, and a table of what came out. make test: install, lint, test.
+# make demo, make demo-video: install, pretrain, train a task, and a table of what came out.
+# make test: install, lint, test.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo demo-video test lint clean
 
 demo: .venv/.runtime
 	$(BIN)/python run_demo.py
+
+demo-video: .venv/.runtime
+	$(BIN)/python run_demo_video.py
 
 test: .venv/.development lint
 	$(BIN)/python -m pytest

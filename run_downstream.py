@@ -173,6 +173,8 @@ def configure(arguments: argparse.Namespace, default: Path, expert_class: type, 
     overrides = collect_overrides(arguments)
     if arguments.selection:
         overrides.append(f"features.selection={arguments.selection}")
+        if arguments.layer is None:  # a task's own choice of a layer would contradict it
+            overrides.append("features.layer=null")
     if arguments.layer is not None:
         overrides.append(f"features.layer={arguments.layer}")
     return load_config(expert_class.Config, files=[arguments.config or default], overrides=overrides, demo=demo)
@@ -243,7 +245,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     trainer = make_trainer(arguments, experiment, module)
     trainer.test(module, verbose=False)
     if trainer.is_global_zero:
-        where = f"report in {experiment.folder / arguments.split}"
+        where = f"report in {module.report_folder}"
         show(arguments, {"split": arguments.split, **module.metrics[arguments.split]}, where)
     return 0
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from utility.video import UnreadableVideo, find_videos, read_clip
 
 from utility.audio import UnreadableAudio, find_audio, read_audio, trim_silence
+from utility.video import UnreadableVideo, find_videos, read_clip
 
 UNREADABLE = (UnreadableAudio, UnreadableVideo)
 

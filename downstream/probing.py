@@ -62,6 +62,11 @@ class Probing(TrainingModule):
         """The logged name of the metric that selects the best checkpoint."""
         return f"dev_{self.expert.select_by}"
 
+    @property
+    def report_folder(self) -> Path:
+        """Where the report on `test_split` goes; that of a control does not replace it."""
+        return self.experiment.folder / (self.test_split + ("_zeroed" if self.config.features.zeroed else ""))
+
     # -- data ------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
@@ -133,7 +138,7 @@ class Probing(TrainingModule):
         metrics = self._finish(self.test_split)
         self.log_dict({f"{self.test_split}_{name}": value for name, value in metrics.items()})
         if self.trainer.is_global_zero:
-            folder = self.experiment.folder / self.test_split
+            folder = self.report_folder
             folder.mkdir(parents=True, exist_ok=True)
             write_json(metrics, folder / "metrics.json")
             for path in self.expert.write_report(self.test_split, self.records, folder):

@@ -8,7 +8,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("utility", "upstream", "downstream")
-SCRIPTS = ("run_pretrain", "run_downstream", "run_demo", "hubconf")
+SCRIPTS = ("run_pretrain", "run_downstream", "run_demo", "run_demo_video", "hubconf")
 SOURCES = sorted(
     path
     for path in [
