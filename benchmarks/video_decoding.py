@@ -8,6 +8,7 @@ Each row is the mean over the videos of seconds a clip, by turns; the frames of 
 
 import tempfile
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from statistics import mean, median
 
@@ -17,7 +18,7 @@ import torch
 from report import Report, Row, build_parser, clock, peak_mib, prepare
 
 from utility.frame_cache import FrameCache
-from utility.video import DEFAULT_RATE, INTERPOLATION, find_videos, read_clip
+from utility.video import DEFAULT_RATE, INTERPOLATION, UnreadableVideo, find_videos, read_clip
 from utility.video_writing import write_clip
 
 Read = Callable[[Path, int, int, float | None], torch.Tensor]
@@ -41,7 +42,11 @@ def main() -> None:
             ways["frame cache"] = lambda path, num_frames, size, _: cache.read(path, num_frames, size)
         seconds = {way: [] for way in ways}
         for path in videos:
-            times = measure_by_turns(ways, path, arguments)
+            try:
+                times = measure_by_turns(ways, path, arguments)
+            except UnreadableVideo as error:
+                print(f"left out: {error}")
+                continue
             print(path.name, ", ".join(f"{way} {1000 * taken:.1f} ms" for way, taken in times.items()))
             for way, taken in times.items():
                 seconds[way].append(taken)
@@ -52,9 +57,10 @@ def main() -> None:
 
 
 def measure_by_turns(ways: dict[str, Read], path: Path, arguments) -> dict[str, float]:
-    """The median seconds of each way for one video; they take turns, as a machine is not equally fast at all times."""
+    """The median seconds of each way for one video, by turns: a machine is not equally fast at all times."""
     request = (path, arguments.frames, arguments.size, arguments.start)
-    clips = {way: read(*request) for way, read in ways.items()}  # and so all are warm
+    clips = {"read_clip": read_clip_from(*request)}
+    clips |= {way: read(*request) for way, read in ways.items()}  # and so all are warm
     for way, clip in clips.items():
         if not torch.equal(clip, clips["read_clip"]):
             print(f"{path.name}: {way} gives other frames than read_clip")
@@ -79,8 +85,8 @@ def decode_all(path: Path, num_frames: int, size: int, start_s: float | None) ->
         stream.thread_type = "AUTO"
         count = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
         container.seek(0)
-        first = round((start_s or 0) * float(stream.average_rate or DEFAULT_RATE))
-        wanted = {first + (2 * span + 1) * (count - first) // (2 * num_frames) for span in range(num_frames)}
+        first = Fraction(str(start_s or 0)) * (stream.average_rate or DEFAULT_RATE)
+        wanted = {int(first + (count - first) * (2 * span + 1) / (2 * num_frames)) for span in range(num_frames)}
         pictures = []
         for index, frame in enumerate(container.decode(stream)):
             if index in wanted:

@@ -242,13 +242,19 @@ def _draw(captions: Sequence[str], count: int, generator: np.random.Generator) -
 def _report_missing(split: str, missing: Sequence[str], num_listed: int, log_path: Path | None) -> None:
     where = ""
     if log_path is not None:
-        write_atomically(Path(log_path), "".join(f"{name}\tmissing\n" for name in missing))
+        _add_lines(Path(log_path), [f"{name}\tmissing" for name in missing])
         where = f", listed in {log_path}"
     covered = num_listed - len(missing)
     log.warning(
         "%s: %d of %d clips are missing%s; the other %d (%.1f %%) are used",
         split, len(missing), num_listed, where, covered, 100 * covered / num_listed,
     )  # fmt: skip
+
+
+def _add_lines(path: Path, lines: Sequence[str]) -> None:
+    """To those of other splits and of an earlier leg of the run, each line once."""
+    earlier = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    write_atomically(path, "".join(f"{line}\n" for line in dict.fromkeys([*earlier, *lines])))
 
 
 def _first_of(names: Sequence[str]) -> str:

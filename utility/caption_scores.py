@@ -35,13 +35,16 @@ class ScoreReport:
 
 
 def caption_scores(
-    predictions: Mapping[str, str], references: Mapping[str, Sequence[str]], language: str = "en"
+    predictions: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    language: str = "en",
+    java: bool = True,
 ) -> ScoreReport:
     """Scores of one prediction a clip against the clip's references.
 
     predictions: {clip: caption}, captions may be empty; references: {clip: one or more captions} of those clips.
     language: "en", or "zh", which is cut into characters and has no METEOR. Where Java cannot run, a plain tokenizer
-    takes the place of PTB's, and METEOR is left out.
+    takes the place of PTB's, and METEOR is left out; so it is, and in no time, with java False.
     Raises UserError without the package pycocoevalcap, ValueError for no predictions or a clip without references.
     """
     if not predictions:
@@ -50,7 +53,7 @@ def caption_scores(
         raise ValueError(f"no references for {', '.join(without[:5])}")
     left_out: dict[str, str] = {}
     spoken = {clip: [predictions[clip], *references[clip]] for clip in predictions}
-    tokenized, tokenizer = _tokenize(spoken, language, left_out)
+    tokenized, tokenizer = _tokenize(spoken, language, java, left_out)
     said = {clip: [texts[0]] for clip, texts in tokenized.items()}
     right = {clip: [text for text in texts[1:] if text] or [UNSAYABLE] for clip, texts in tokenized.items()}
     columns = _overlap_scores(said, right, left_out)
@@ -82,13 +85,16 @@ def character_tokenize(caption: str) -> str:
 
 
 def _tokenize(
-    spoken: Mapping[str, Sequence[str]], language: str, left_out: dict[str, str]
+    spoken: Mapping[str, Sequence[str]], language: str, java: bool, left_out: dict[str, str]
 ) -> tuple[dict[str, list[str]], str]:
     """({clip: its captions tokenized}, by which tokenizer); notes in left_out why METEOR cannot be had."""
     captions = [caption for texts in spoken.values() for caption in texts]
     if language == "zh":
         left_out["METEOR"] = "it has no Chinese"
         tokens, tokenizer = list(map(character_tokenize, captions)), CHARACTERS
+    elif not java:
+        left_out["METEOR"] = "it was not asked for"
+        tokens, tokenizer = list(map(plain_tokenize, captions)), PLAIN
     else:
         try:
             tokens, tokenizer = ptb_tokenize(captions), PTB

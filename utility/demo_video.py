@@ -36,8 +36,8 @@ COLORS = {
     "white": (250, 250, 250),
 }
 MOTIONS = {
-    "right": ("moves to the right", "is going right", "slides from left to right", "travels right"),
-    "left": ("moves to the left", "is going left", "slides from right to left", "travels left"),
+    "right": ("moves to the right", "is going right", "drifts towards the right", "travels right"),
+    "left": ("moves to the left", "is going left", "drifts towards the left", "travels left"),
     "up": ("moves up", "is going up", "rises to the top", "travels up"),
     "down": ("moves down", "is going down", "sinks to the bottom", "travels down"),
     "grow": ("grows in size", "is getting bigger", "becomes larger and larger", "keeps growing"),

@@ -1,5 +1,6 @@
 """Video files as clips of frames: finding them, and reading evenly spaced frames, decoding no more than it takes."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,10 @@ from utility.video_frames import (
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".ogv", ".gif",
 )  # fmt: skip
+
+# FFmpeg's names of the formats of these files. It goes by what is in a file, not by its name, and would follow a
+# playlist to other files and addresses.
+FORMATS = "mov,avi,matroska,mpeg,mpegvideo,asf,flv,mpegts,ogg,gif"
 
 # swscale's bilinear filter widens as it shrinks a picture, so it averages over the pixels that fall into one, as
 # torchvision's antialiased one does. The other flags make it exact, and with that the same on every processor.
@@ -101,10 +106,10 @@ def _read_selectively(
             return None
         timeline = _timeline(times, max(packet.duration for packet in packets if packet.pts == times[-1]), stream)
         wanted = [times[index] for index in _sample(path, timeline, num_frames, span)]
-        pictures = {}
-        for frame in decode_runs(container, stream, packets, wanted_runs(packets, set(wanted)), set(wanted)):
-            pictures[frame.pts] = convert(frame)
-        return None if len(pictures) < len(set(wanted)) else [pictures[time] for time in wanted]
+        distinct = set(wanted)
+        runs = wanted_runs(packets, distinct)
+        pictures = {frame.pts: convert(frame) for frame in decode_runs(container, stream, packets, runs, distinct)}
+        return None if len(pictures) < len(distinct) else [pictures[time] for time in wanted]
 
 
 def _read_everything(
@@ -121,11 +126,12 @@ def _read_everything(
             # Times that are guessed may be in the wrong order; the decoder's own order is right.
             timeline = _timeline(sorted(time for time, _ in found), found[-1][1] or 0, stream)
     wanted = _sample(path, timeline, num_frames, span)
+    distinct = set(wanted)
     with _open(path, threads=1) as (container, stream):
         pictures = {
-            index: convert(frame) for index, frame in enumerate(decode_all(container, stream)) if index in wanted
+            index: convert(frame) for index, frame in enumerate(decode_all(container, stream)) if index in distinct
         }
-    if len(pictures) < len(set(wanted)):
+    if len(pictures) < len(distinct):
         raise UnreadableVideo(path, "damaged: what can be decoded of it differs from time to time")
     return [pictures[index] for index in wanted]
 
@@ -158,17 +164,19 @@ def _open(path: Path, threads: int | None = None) -> Iterator[tuple[InputContain
         raise UnreadableVideo(path, reason)
     av.logging.set_level(None)  # FFmpeg's complaints would go to the terminal; ours are exceptions
     try:
-        # Only local files: a playlist under a video's name could otherwise have other files and addresses opened.
-        container = av.open(str(path), options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        container = av.open(str(path), options={"format_whitelist": FORMATS}, metadata_errors="replace")
     except (av.FFmpegError, ValueError, OSError) as error:
-        raise UnreadableVideo(path, f"no video, or cut off ({error_text(error)})") from error
+        raise UnreadableVideo(path, f"no video, or cut off ({_error_text(error)})") from error
     with container:
         stream = _video_stream(container, path)
         if threads is None:  # the worker processes of a data loader share the cores as it is
             threads = 0 if torch.utils.data.get_worker_info() is None else 1
         stream.codec_context.thread_count = threads
         stream.thread_type = "NONE" if threads == 1 else "AUTO"
-        yield container, stream
+        try:
+            yield container, stream
+        except av.FFmpegError as error:
+            raise UnreadableVideo(path, f"cannot be decoded ({_error_text(error)})") from error
 
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
@@ -183,7 +191,7 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     return streams[0]
 
 
-def error_text(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     """FFmpeg's reason without the path, which PyAV's messages repeat."""
     return getattr(error, "strerror", None) or str(error)
 
@@ -203,9 +211,12 @@ def _converter(size: int | None) -> Convert:
 
 def display_matrix(frame: VideoFrame) -> np.ndarray | None:
     """(2, 2): where a step to the right leads on the screen (x, y; column 0), and a step down (column 1); or None."""
-    if "DISPLAYMATRIX" not in {data.type.name for data in frame.side_data}:
-        return None
-    return np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), np.int32).reshape(3, 3)[:2, :2].T
+    try:
+        matrices = [bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"]
+    except ValueError:  # beside data of a kind that PyAV has no name for, such as EXIF, it tells the angle alone
+        cosine, sine = (round(part(math.radians(frame.rotation))) for part in (math.cos, math.sin))
+        return np.array([[cosine, sine], [-sine, cosine]])
+    return np.frombuffer(matrices[0], np.int32).reshape(3, 3)[:2, :2].T if matrices else None
 
 
 def turn(picture: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:

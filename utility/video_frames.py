@@ -19,9 +19,8 @@ from av.video.stream import VideoStream
 SEEK_COST = 2
 """Frames that could be decoded in the time of a seek: it empties the decoder and its threads' queues."""
 
-# Of these, the decoder can tell which frames no other one refers to, and leaving them out changes no other one. With
-# MPEG-4 part 2 it does.
-SKIPPABLE_CODECS = ("h264", "hevc")
+# Of these, the decoder knows which frames no other one refers to, and can leave them out.
+SKIPPABLE_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video")
 
 
 @dataclass(frozen=True)

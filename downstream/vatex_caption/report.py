@@ -25,8 +25,7 @@ def score_captions(records: dict[str, list], language: str, quick: bool) -> Scor
     predictions, references = (
         dict(zip(records["name"], records[key], strict=True)) for key in ("prediction", "references")
     )
-    # Cut up as if it were Chinese, English is words in lower case without punctuation, and Java is not asked.
-    return caption_scores(predictions, references, "zh" if quick else language)
+    return caption_scores(predictions, references, language, java=not quick)
 
 
 def caption_metrics(records: dict[str, list], report: ScoreReport, num_listed: int) -> dict[str, float]:

@@ -134,6 +134,15 @@ def test_missing_clips_are_listed_counted_and_the_share_is_said(videos, tmp_path
     assert str(tmp_path / "logs" / "missing.txt") in caplog.text
 
 
+def test_the_list_of_missing_clips_grows_with_every_split_and_never_twice(videos, tmp_path):
+    log = tmp_path / "skipped_files.txt"
+    log.write_text("/data/broken.mp4\ttruncated\n")
+    for split, gone in (("dev", "gone_1"), ("test", "gone_2"), ("dev", "gone_1")):
+        annotation = vatex(tmp_path / f"{split}.json", names=[*NAMES, gone])
+        read_captioned_clips(CaptionCorpusConfig(file_path=str(videos), **{split: str(annotation)}), split, log)
+    assert log.read_text().splitlines() == ["/data/broken.mp4\ttruncated", "gone_1\tmissing", "gone_2\tmissing"]
+
+
 def test_without_any_clip_it_is_an_error(videos, tmp_path):
     with pytest.raises(UserError, match=r"none of the 7 clips.*g0, g1, g2, g3, g4 and 2 more"):
         clips_of(videos, vatex(tmp_path / "a.json", names=[f"g{number}" for number in range(7)]))

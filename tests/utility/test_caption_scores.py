@@ -238,6 +238,13 @@ def test_without_pycocoevalcap_the_package_is_named(monkeypatch):
             caption_scores({"a": "x"}, {"a": ["x"]}, language="zh" if name.endswith("bleu") else "en")
 
 
+def test_java_is_not_started_where_it_is_not_wanted(monkeypatch):
+    monkeypatch.setattr("utility.caption_java.subprocess", None)
+    report = caption_scores({"a": "A dog runs.", "b": "x"}, {"a": ["a dog runs"], "b": ["y"]}, java=False)
+    assert report.tokenizer == PLAIN and report.left_out == {"METEOR": "it was not asked for"}
+    assert report.per_clip["a"]["BLEU-1"] == pytest.approx(1.0)
+
+
 def test_one_clip_has_no_cider(java):
     java("exit 1")
     report = caption_scores({"a": "a dog"}, {"a": ["a dog"]})

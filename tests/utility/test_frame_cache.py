@@ -59,6 +59,13 @@ def test_another_request_or_place_has_an_entry_of_its_own(tmp_path, video, reads
     assert len(reads) == 4
 
 
+def test_the_same_file_elsewhere_has_an_entry_of_its_own(tmp_path, video):
+    (tmp_path / "b").mkdir()
+    os.link(video, tmp_path / "b" / video.name)
+    cache = FrameCache(tmp_path / "cache")
+    assert cache.entry(tmp_path / "b" / video.name, 4, 16) != cache.entry(video, 4, 16)
+
+
 def test_a_path_is_the_same_however_it_is_spelled(tmp_path, video, reads, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cache = FrameCache(tmp_path / "cache")

@@ -7,6 +7,7 @@ mlp}`, `stages.I.merging.{norm, reduction}` between the stages, and `norm`.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,6 @@ from .swin_windows import WindowPlan, plan_windows
 
 AXES = 3
 """Time, height and width."""
-INITIAL_DEVIATION = 0.02
 
 
 @dataclass
@@ -46,6 +46,8 @@ class VideoSwinConfig:
     """Whether queries, keys and values have a bias."""
     patch_norm: bool = True
     """Whether patches are normalized once they are embedded."""
+    initializer_range: float = 0.02
+    """Standard deviation of the initial weights; narrow models from scratch learn sooner with more, such as 0.1."""
     gradient_checkpointing: bool = False
     """Keep only the blocks' inputs for the gradient and compute the rest again: less memory, more time."""
 
@@ -54,6 +56,7 @@ class VideoSwinConfig:
         if not 0 <= self.drop_path_rate < 1:
             yield f"drop_path_rate: must be in [0, 1), got {self.drop_path_rate}"
         yield positive_problem("mlp_ratio", self.mlp_ratio)
+        yield positive_problem("initializer_range", self.initializer_range)
         for name in ("patch_size", "window_size"):
             values = getattr(self, name)
             if len(values) != AXES or min(values) < 1:
@@ -89,7 +92,7 @@ class VideoSwin(nn.Module):
         self.patch_embedding = PatchEmbedding(config)
         self.stages = nn.ModuleList(Stage(config, index) for index in range(len(config.depths)))
         self.norm = nn.LayerNorm(self.feature_size)
-        self.stages.apply(_initialize)
+        self.stages.apply(partial(_initialize, initializer_range=config.initializer_range))
 
     def forward(self, clips: Tensor) -> Tensor:
         """clips: (B, T, 3, H, W) float, normalized -> (B, T', H', W', feature_size) after the last LayerNorm.
@@ -211,7 +214,6 @@ class WindowAttention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.output = nn.Linear(width, width)
         self.relative_bias = nn.Parameter(torch.zeros(num_heads, *(2 * length - 1 for length in window_size)))
-        trunc_normal_(self.relative_bias, std=INITIAL_DEVIATION)
 
     def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """x: (B, T, H, W, D) -> the same shape. Positions that only pad the grid are attended to, as published."""
@@ -248,8 +250,10 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(x.permute(0, 1, 2, 4, 5, 3, 6).flatten(4)))
 
 
-def _initialize(module: nn.Module) -> None:
+def _initialize(module: nn.Module, initializer_range: float) -> None:
     if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=INITIAL_DEVIATION)
+        trunc_normal_(module.weight, std=initializer_range)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    elif isinstance(module, WindowAttention):
+        trunc_normal_(module.relative_bias, std=initializer_range)
