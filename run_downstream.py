@@ -1,6 +1,7 @@
 """Train a task on an upstream, evaluate it, or predict with it: arguments -> configuration -> module -> Trainer."""
 
 import argparse
+import itertools
 import json
 import logging
 import time
@@ -260,7 +261,7 @@ def infer(arguments: argparse.Namespace) -> int:
     module = rebuild(arguments, experiment, read_checkpoint(experiment.resume_from, "downstream"))
     module.to("cuda" if use_cuda(arguments.device) else "cpu")
     inputs = INPUTS[module.expert.modality]
-    results, failed = [], 0
+    results, failed, drawn = [], 0, set()
     given = [Path(each) for each in arguments.input]
     for path in [path for each in given for path in (inputs.find(each) if each.is_dir() else [each])]:
         try:
@@ -269,7 +270,7 @@ def infer(arguments: argparse.Namespace) -> int:
             log.warning("skipped %s", error)
             failed += 1
             continue
-        picture = arguments.pictures and arguments.pictures / f"{path.stem}.png"
+        picture = arguments.pictures and unused_name(arguments.pictures / f"{path.stem}.png", drawn)
         result = module.predict_signal(signal, picture)
         results.append({"file": str(path), **result})
         if not arguments.json:
@@ -277,6 +278,14 @@ def infer(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(results, indent=2))
     return 1 if failed else 0
+
+
+def unused_name(path: Path, used: set[Path]) -> Path:
+    """`path`, or where it is in `used` NAME_2, NAME_3, ...; adds what it returns to `used`."""
+    names = (path.with_stem(f"{path.stem}_{number}") if number > 1 else path for number in itertools.count(1))
+    found = next(name for name in names if name not in used)
+    used.add(found)
+    return found
 
 
 def find_trained(arguments: argparse.Namespace) -> Experiment:

@@ -36,12 +36,12 @@ COLORS = {
     "white": (250, 250, 250),
 }
 MOTIONS = {
-    "right": ("moves to the right", "is going right", "drifts towards the right", "travels right"),
-    "left": ("moves to the left", "is going left", "drifts towards the left", "travels left"),
-    "up": ("moves up", "is going up", "rises to the top", "travels up"),
-    "down": ("moves down", "is going down", "sinks to the bottom", "travels down"),
-    "grow": ("grows in size", "is getting bigger", "becomes larger and larger", "keeps growing"),
-    "shrink": ("shrinks in size", "is getting smaller", "becomes smaller and smaller", "keeps shrinking"),
+    "right": ("moves to the right", "is going right", "travels right"),
+    "left": ("moves to the left", "is going left", "travels left"),
+    "up": ("moves up", "is going up", "rises to the top"),
+    "down": ("moves down", "is going down", "sinks to the bottom"),
+    "grow": ("grows in size", "is getting bigger", "becomes larger"),
+    "shrink": ("shrinks in size", "is getting smaller", "becomes smaller"),
 }
 ARTICLES = ("a", "the", "one")
 

@@ -51,6 +51,8 @@ class Config(interfaces.DownstreamConfig):
         yield from super().problems()
         if self.pictures < 0:
             yield f"pictures: must not be negative, got {self.pictures}"
+        if self.dataloader.max_batch_seconds is not None:
+            yield "dataloader.max_batch_seconds: is for speech; give dataloader.batch_size, in clips"
         if self.generation.max_length >= self.masking.max_length:
             yield (
                 f"generation.max_length: must be less than masking.max_length ({self.masking.max_length}), a caption "
