@@ -1,13 +1,25 @@
-"""The options of a model as plain nested mappings: from a file, or one by one."""
+"""The options of a model: from a file, or one by one."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from utility.configuration import from_plain, load_config, to_plain
 from utility.errors import UserError
 from utility.yaml_text import read_yaml_file
+
+Schema = TypeVar("Schema")
+
+
+def flat_options(schema: type[Schema], file: str | Path | None, overrides: dict[str, Any], name: str) -> Schema:
+    """The dataclass `schema` of the plugin `name` from a YAML file of its fields, if given, and then `overrides`.
+
+    Raises UserError with all that is wrong.
+    """
+    given = {} if file is None else to_plain(load_config(schema, files=[Path(file)]))
+    return from_plain(schema, {**given, **overrides}, source=f"options of {name}")
 
 
 def options_of_file(plain: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class TrainingModule(LightningModule):
         super().__init__()
         self._losses: list[Tensor] = []
         self._names: list[str] = []
+        self._position = 0
 
     @property
     def first_batch(self) -> int:
@@ -38,10 +39,17 @@ class TrainingModule(LightningModule):
         """Batches of the whole run."""
         return self.trainer.max_steps * self.trainer.accumulate_grad_batches
 
+    def on_train_start(self) -> None:
+        self._position = self.first_batch
+
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """What torch draws in the step (dropout) becomes a function of the seed and the position."""
+        """What torch draws in the step (dropout, masks) becomes a function of the seed and the position.
+
+        Lightning's `batch_idx` is not the position: it begins anew where a run is continued that had come to its end.
+        """
         self.bad_files.note(batch["bad"])
-        torch.manual_seed((self.seed * 1_000_003 + batch_idx) * 1009 + self.global_rank)
+        torch.manual_seed((self.seed * 1_000_003 + self._position) * 1009 + self.global_rank)
+        self._position += 1
 
     def guard(self, loss: Tensor, names: list[str]) -> None:
         """Remember a batch's loss, to be looked at before the weights change; no synchronization yet."""

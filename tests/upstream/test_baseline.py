@@ -214,3 +214,10 @@ def test_a_baseline_imports_nothing_of_training():
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert printed.stdout.strip() == "[]"
+
+
+def test_a_file_of_options_is_what_g_gives(tmp_path):
+    options = tmp_path / "fbank.yaml"
+    options.write_text("num_mel_bins: 40\nnum_deltas: 0\n")
+    assert build("fbank", config=options).hidden_size == 40
+    assert build("fbank", config=options, num_deltas=1).hidden_size == 80

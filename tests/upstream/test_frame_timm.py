@@ -199,3 +199,13 @@ def test_a_failed_download_is_told_as_such(monkeypatch):
         UserError, match=r"timm could not download resnet10t: no network here; give its weights as ckpt="
     ):
         frame_timm(**TINY, pretrained=True)
+
+
+def test_a_file_of_options_is_what_g_gives(tmp_path):
+    options = tmp_path / "backbone.yaml"
+    options.write_text("model_name: test_resnet\nframes_per_clip: 3\nframe_size: 32\n")
+    expert = frame_timm(config=options, frames_per_clip=5, random_weights=True)
+    assert (expert.config.model_name, expert.frames_per_clip, expert.frame_size) == ("test_resnet", 5, 32)
+    options.write_text("model_nam: test_resnet\n")
+    with pytest.raises(UserError, match=r"(?s)backbone\.yaml.*did you mean model_name"):
+        frame_timm(config=options)

@@ -1,15 +1,16 @@
 """Baseline upstreams: filter banks, cepstra and spectrograms behind the upstream contract."""
 
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from upstream.interfaces import SpeechUpstream
-from utility.configuration import from_plain, to_plain
+from utility.configuration import to_plain
 from utility.errors import UserError
 from utility.frontend import add_deltas, utterance_cmvn
+from utility.model_options import flat_options
 
 from .model import EXTRACTORS
 
@@ -44,12 +45,12 @@ class UpstreamExpert(SpeechUpstream):
         return to_plain(self.config)
 
 
-def build(name: str, ckpt: str | None, overrides: Mapping[str, Any]) -> UpstreamExpert:
-    """The baseline `name` with `overrides` of its configuration's fields.
+def build(name: str, ckpt: str | None, config: str | Path | None, overrides: dict[str, Any]) -> UpstreamExpert:
+    """The baseline `name`; config: a YAML file of its configuration's fields; overrides: such fields, coming first.
 
-    Raises UserError for a checkpoint, which a baseline cannot have, and for unknown or impossible overrides.
+    Raises UserError for a checkpoint, which a baseline cannot have, and for unknown or impossible options.
     """
     if ckpt is not None:
         raise UserError(f"{name} has no weights, so it cannot load {ckpt}; leave ckpt= (-k) out")
     schema, _ = EXTRACTORS[name]
-    return UpstreamExpert(name, from_plain(schema, dict(overrides), source=f"options of {name}"))
+    return UpstreamExpert(name, flat_options(schema, config, overrides, name))

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from upstream.interfaces import VideoUpstream
 from utility.checkpoint import load_weights
-from utility.configuration import from_plain, to_plain
+from utility.configuration import to_plain
 from utility.errors import UserError
+from utility.model_options import flat_options
 from utility.weight_files import read_weights
 
 from .model import FrameBackbone, FrameTimmConfig
@@ -35,33 +36,33 @@ class FrameTimm(VideoUpstream):
         return (self.model(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]),)
 
     def build_arguments(self) -> dict[str, Any]:
-        return {**to_plain(self.config), "random_weights": True}
+        return {**to_plain(self.config), "pretrained": False, "random_weights": True}
 
 
 def load(
-    ckpt: str | Path | None = None, pretrained: bool = False, random_weights: bool = False, **overrides: Any
+    ckpt: str | Path | None = None, config: str | Path | None = None, random_weights: bool = False, **overrides: Any
 ) -> FrameTimm:
     """The hub entry.
 
     ckpt: the path or URL of a file of the backbone's weights as timm names them (.pth, .safetensors), with or without
-    the classifier. pretrained: let timm download them. overrides: fields of FrameTimmConfig. With neither, the
-    weights are random, with a warning unless `random_weights`.
+    the classifier. config: a YAML file with fields of FrameTimmConfig. overrides: such fields, which come before
+    the file's. With neither ckpt nor `pretrained` the weights are random, with a warning unless `random_weights`.
     Raises UserError for unknown or impossible options, and for weights that do not fit.
     """
-    config = from_plain(FrameTimmConfig, dict(overrides), source=f"options of {NAME}")
-    if ckpt is not None and pretrained:
+    settings = flat_options(FrameTimmConfig, config, overrides, NAME)
+    if ckpt is not None and settings.pretrained:
         raise UserError(
             f"{NAME}: both ckpt={ckpt} and pretrained=True were given; give the one whose weights to take"
         )
-    model = FrameBackbone(config, pretrained)
-    parameters = f"{config.model_name}, {sum(one.numel() for one in model.parameters()) / 1e6:.2f} M parameters"
+    model = FrameBackbone(settings)
+    parameters = f"{settings.model_name}, {sum(one.numel() for one in model.parameters()) / 1e6:.2f} M parameters"
     if ckpt is not None:
-        weights = read_weights(ckpt, f"the weights of timm's {config.model_name}")
+        weights = read_weights(ckpt, f"the weights of timm's {settings.model_name}")
         kept = {name: weight for name, weight in weights.items() if not name.startswith(model.classifiers)}
         load_weights(model.backbone, kept, ckpt)
         LOG.info("%s: loaded %s (%s)", NAME, ckpt, parameters)
-    elif pretrained:
+    elif settings.pretrained:
         LOG.info("%s: loaded timm's weights (%s)", NAME, parameters)
     elif not random_weights:
         LOG.warning("%s: no checkpoint given, the weights are random (pass ckpt=, -k, or pretrained=True)", NAME)
-    return FrameTimm(config, model)
+    return FrameTimm(settings, model)

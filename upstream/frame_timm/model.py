@@ -24,6 +24,8 @@ class FrameTimmConfig:
     """Frames that are sampled of a clip."""
     frame_size: int | None = None
     """Pixels of the square that is taken of a frame; null for the size that the backbone was made for."""
+    pretrained: bool = False
+    """Whether timm downloads its weights for it."""
 
     def problems(self) -> Iterable[str | None]:
         yield _name_problem(self.model_name)
@@ -37,8 +39,7 @@ class FrameBackbone(nn.Module):
     Raises UserError where timm cannot build the model, get its weights, or run it on frames of that size.
     """
 
-    def __init__(self, config: FrameTimmConfig, pretrained: bool = False):
-        """pretrained: whether timm is to download its weights."""
+    def __init__(self, config: FrameTimmConfig):
         super().__init__()
         self.name = config.model_name
         settings = timm.get_pretrained_cfg(self.name).to_dict()
@@ -46,10 +47,10 @@ class FrameBackbone(nn.Module):
         # Backbones with positions of their own are built for a size; the others take any and know no such option.
         sizes = {"img_size": self.frame_size} if settings.get("fixed_input_size") else {}
         try:
-            self.backbone = timm.create_model(self.name, pretrained=pretrained, num_classes=0, **sizes)
+            self.backbone = timm.create_model(self.name, pretrained=config.pretrained, num_classes=0, **sizes)
         except Exception as error:  # whatever the network, the hub's client or the model's constructor raise
-            what = "download" if pretrained else "build"
-            advice = "; give its weights as ckpt=, or random_weights=True" if pretrained else ""
+            what = "download" if config.pretrained else "build"
+            advice = "; give its weights as ckpt=, or random_weights=True" if config.pretrained else ""
             raise UserError(f"timm could not {what} {self.name}: {error}{advice}") from error
         names = settings.get("classifier") or ()
         self.classifiers = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
