@@ -29,7 +29,7 @@ def main() -> None:
     tokenizer = AlbertTokenizer.train((REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines(), 1000)
     options = {"num_frames": arguments.num_frames, "albert.vocab_size": 30000}
     upstream = load_upstream("vidswin_albert", **options).to(arguments.device).eval()
-    config = GenerationConfig(max_length=WORDS + 2, min_length=WORDS, num_beams=arguments.num_beams)
+    config = GenerationConfig(max_length=WORDS, min_length=WORDS, num_beams=arguments.num_beams)
     report = Report(arguments)
     with torch.no_grad(), autocast(arguments):
         for _ in range(arguments.steps):

@@ -108,7 +108,8 @@ class UpstreamFeatures(nn.Module):
         return self.featurizer.select(output["hidden_states"]), output["lengths"]
 
     def _is_kept(self, key: str) -> bool:
-        return int.from_bytes(sha256(key.encode()).digest()[:8], "big") / 2**64 < self.share_kept
+        digest = sha256(key.encode(errors="surrogateescape")).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64 < self.share_kept
 
     def _keep(self, key: str, states: States) -> None:
         self.kept[key] = tuple(state.cpu() for state in states)
