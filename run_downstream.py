@@ -253,7 +253,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def infer(arguments: argparse.Namespace) -> int:
     """Predictions for files, a line each; unreadable ones are named and the exit status is 1."""
-    from downstream.inputs import INPUTS, UNREADABLE
+    from downstream.inputs import INPUTS
+    from utility.media_files import UnreadableMedia
 
     if not arguments.input:
         raise UserError("-m inference needs --input FILE_OR_FOLDER ...")
@@ -266,7 +267,7 @@ def infer(arguments: argparse.Namespace) -> int:
     for path in [path for each in given for path in (inputs.find(each) if each.is_dir() else [each])]:
         try:
             signal = inputs.read(path, module.features.upstream, module.config)
-        except UNREADABLE as error:
+        except UnreadableMedia as error:
             log.warning("skipped %s", error)
             failed += 1
             continue

@@ -8,14 +8,15 @@ from typing import Any
 from torch import Tensor
 
 from utility.audio import UnreadableAudio, find_audio, read_audio, trim_silence
-from utility.video import UnreadableVideo, find_videos, read_clip
-
-UNREADABLE = (UnreadableAudio, UnreadableVideo)
+from utility.video import find_videos, read_clip
 
 
 @dataclass(frozen=True)
 class InputKind:
-    """find: a folder -> the files in it; read: (file, upstream, task's configuration) -> a signal, or UNREADABLE."""
+    """find: a folder -> the files in it; read: (file, upstream, task's configuration) -> a signal.
+
+    `read` raises UnreadableMedia.
+    """
 
     find: Callable[[Path], list[Path]]
     read: Callable[[Path, Any, Any], Tensor]

@@ -21,7 +21,7 @@ from utility.checkpoint import CARD, make_card
 from utility.configuration import to_plain
 from utility.errors import UserError
 from utility.experiment import Experiment, write_json
-from utility.loaders import BadFileLog, bad_items, evaluation_loader, training_loader
+from utility.loaders import BadFileLog, bad_items
 from utility.optimization import decay_groups
 from utility.training_module import TrainingModule
 
@@ -75,17 +75,7 @@ class Probing(TrainingModule):
 
     def train_dataloader(self) -> DataLoader:
         dataset = self._dataset("train")
-        return training_loader(
-            dataset,
-            dataset.lengths,
-            self.config.dataloader,
-            self._collate,
-            num_batches=self.num_batches,
-            start=self.first_batch,
-            seed=self.seed,
-            rank=self.global_rank,
-            world_size=self.trainer.world_size,
-        )
+        return self.make_training_loader(dataset, dataset.lengths, self._collate)
 
     def val_dataloader(self) -> DataLoader:
         return self._evaluation_loader("dev")
@@ -95,8 +85,7 @@ class Probing(TrainingModule):
 
     def _evaluation_loader(self, split: str) -> DataLoader:
         dataset = self._dataset(split)
-        ranks = self.global_rank, self.trainer.world_size
-        return evaluation_loader(dataset, dataset.lengths, self.config.dataloader, self._collate, *ranks)
+        return self.make_evaluation_loader(dataset, dataset.lengths, self._collate)
 
     def _dataset(self, split: str) -> Any:
         dataset = self.expert.get_dataset(split)

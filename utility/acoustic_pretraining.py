@@ -17,7 +17,7 @@ from utility.checkpoint import CARD, load_weights, make_card, select_weights
 from utility.configuration import to_plain
 from utility.corpus import SpeechDataset, Utterance, scan_corpora, split_held_out
 from utility.experiment import Experiment
-from utility.loaders import BadFileLog, evaluation_loader, training_loader
+from utility.loaders import BadFileLog
 from utility.model_size import describe_size
 from utility.optimization import decay_groups
 from utility.training_module import TrainingModule
@@ -67,24 +67,13 @@ class AcousticPretraining(TrainingModule):
 
     def train_dataloader(self) -> DataLoader:
         dataset = self._dataset(self.train_utterances)
-        return training_loader(
-            dataset,
-            dataset.speech.lengths,
-            self.config.dataloader,
-            collate,
-            num_batches=self.num_batches,
-            start=self.first_batch,
-            seed=self.seed,
-            rank=self.global_rank,
-            world_size=self.trainer.world_size,
-        )
+        return self.make_training_loader(dataset, dataset.speech.lengths, collate)
 
     def val_dataloader(self) -> DataLoader | list:
         if not self.held_out:
             return []
-        dataset, loader = self._dataset(self.held_out), self.config.dataloader
-        ranks = self.global_rank, self.trainer.world_size
-        return evaluation_loader(dataset, dataset.speech.lengths, loader, collate, *ranks)
+        dataset = self._dataset(self.held_out)
+        return self.make_evaluation_loader(dataset, dataset.speech.lengths, collate)
 
     def _dataset(self, utterances: list[Utterance]) -> MaskedSpeechDataset:
         datarc = self.config.datarc

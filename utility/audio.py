@@ -1,6 +1,5 @@
 """Audio files as 16 kHz mono waveforms: finding them, reading their headers, reading the segment that is needed."""
 
-import errno
 import os
 import re
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import soundfile
 import torch
 import torchaudio
 
-from utility.errors import UserError
+from utility.media_files import UnreadableMedia, find_files, why_unopenable
 
 SAMPLE_RATE = 16000
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -27,16 +26,8 @@ CUT_OFF_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 UNKNOWN_BYTES = 0x7FFF0000
 
 
-class UnreadableAudio(Exception):
-    """An audio file that cannot be used; `path` and `reason` say which and why."""
-
-    def __init__(self, path: str | os.PathLike, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = str(path)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+class UnreadableAudio(UnreadableMedia):
+    """An audio file that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -58,28 +49,7 @@ def find_audio(root: Path) -> list[Path]:
 
     Raises UserError where `root` is missing, is no folder, holds no audio, or it or a folder in it may not be read.
     """
-    root = Path(root)
-    if not root.exists():
-        raise UserError(f"folder not found: {root}; check the path")
-    if not root.is_dir():
-        raise UserError(f"not a folder: {root}; give the folder that holds the audio files")
-    found = []
-    visited = set()
-    for folder, subfolders, names in os.walk(root, onerror=_raise_unlistable, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in visited:  # reached again through a link
-            subfolders.clear()
-            continue
-        visited.add(real)
-        subfolders.sort()
-        found += [
-            os.path.join(folder, name)  # noqa: PTH118 (corpora have hundreds of thousands of files)
-            for name in names
-            if name.lower().endswith(AUDIO_SUFFIXES) and not name.startswith(".")
-        ]
-    if not found:
-        raise UserError(f"no audio below {root}; looked for {', '.join(AUDIO_SUFFIXES)}")
-    return [Path(path) for path in sorted(found)]
+    return find_files(root, AUDIO_SUFFIXES, "audio files")
 
 
 def audio_info(path: str | os.PathLike) -> AudioInfo:
@@ -168,21 +138,8 @@ def _open(path: str | os.PathLike) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise UnreadableAudio(path, _why_it_does_not_open(Path(path), error)) from error
-
-
-def _why_it_does_not_open(path: Path, error: Exception) -> str:
-    try:
-        with path.open("rb") as file:
-            return f"not readable as audio ({error})" if file.read(1) else "empty: it has no bytes"
-    except FileNotFoundError:
-        return "a link to a missing file" if path.is_symlink() else "missing"
-    except PermissionError:
-        return "permission denied"
-    except IsADirectoryError:
-        return "a folder, not a file"
-    except OSError as reason:
-        return os.strerror(reason.errno or errno.EIO)
+        reason = why_unopenable(Path(path)) or f"not readable as audio ({error})"
+        raise UnreadableAudio(path, reason) from error
 
 
 def _ratio(sample_rate: int) -> Fraction:
@@ -195,8 +152,3 @@ def _ratio(sample_rate: int) -> Fraction:
 
 def _resampled_length(frames: int, ratio: Fraction) -> int:
     return -(-frames * ratio.numerator // ratio.denominator)
-
-
-def _raise_unlistable(error: OSError) -> None:
-    reason = "permission denied" if isinstance(error, PermissionError) else error.strerror
-    raise UserError(f"cannot list folder {error.filename}: {reason}; mend that or give another folder") from error

@@ -1,6 +1,5 @@
 """Speech corpora: which utterances there are, which are held out, and their waveforms."""
 
-import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from torch.utils.data import Dataset
 from utility.audio import SAMPLE_RATE, UnreadableAudio, find_audio, read_audio, trim_silence
 from utility.cache import write_atomically
 from utility.errors import UserError
+from utility.held_out import held_out_indices
 from utility.length_cache import measure_lengths
 from utility.manifest import is_manifest, read_manifest
 from utility.value_checks import range_problem
@@ -112,12 +112,8 @@ def split_held_out(
 
     An utterance's side follows from the seed, its corpus and its name alone: others may come and go.
     """
-    if fraction <= 0 or len(utterances) < 2:
-        return list(utterances), []
-    shares = [_share(utterance, seed) for utterance in utterances]
-    held_out = {index for index, share in enumerate(shares) if share < fraction}
-    held_out.add(int(np.argmin(shares)))
-    held_out.discard(int(np.argmax(shares)))
+    names = [f"{utterance.corpus}/{utterance.name or utterance.path}" for utterance in utterances]
+    held_out = held_out_indices(names, fraction, seed)
     train = [utterance for index, utterance in enumerate(utterances) if index not in held_out]
     return train, [utterances[index] for index in sorted(held_out)]
 
@@ -191,13 +187,6 @@ def _paths_of_corpus(corpus: str, root: Path) -> list[str]:
 def _name_within(root: Path, path: str) -> str:
     folder = root if root.is_dir() else root.parent
     return path.removeprefix(str(folder)).lstrip("/\\").replace("\\", "/")
-
-
-def _share(utterance: Utterance, seed: int) -> float:
-    """A number from 0 to 1, evenly spread over utterances."""
-    text = f"{seed}/{utterance.corpus}/{utterance.name or utterance.path}"
-    digest = hashlib.sha256(text.encode(errors="surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _too_short(samples: int, least: int, how: str = "") -> str:

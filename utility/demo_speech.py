@@ -5,9 +5,7 @@ utterance has a pitch, pace, tone, loudness and noise of its own, so that tellin
 """
 
 import csv
-import logging
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,12 +16,12 @@ import torch
 import torchaudio
 
 from utility.audio import SAMPLE_RATE
-from utility.cache import cache_dir
 from utility.demo_sentences import demo_sentences
-from utility.errors import UserError
 from utility.espeak import Espeak, Manner
+from utility.make_once import make_once
 
 DEMO_VERSION = "2"  # one up whenever a corpus changes, so that an older one in the cache is not taken for it
+SPOKEN = "speech by eSpeak NG"
 LONGEST_SECONDS = 5.0
 VIDEO_SIZE = 3  # utterances of one VoxCeleb1 video, all in one split
 SPLITS = {"train": 1, "dev": 2, "test": 3}  # as numbered in VoxCeleb1's iden_split.txt
@@ -43,8 +41,6 @@ PRETRAIN_TIMBRES = (
 PROBE_TIMBRES = (("linda", FEMALE), ("Michael", MALE), ("steph", FEMALE), ("Diogo", MALE))
 ACCENTS = ("en-us", "en", "en-gb-scotland", "en-us-nyc", "en-gb-x-rp", "en-029", "en-gb-x-gbclan")
 
-logger = logging.getLogger("mynah")
-
 
 @dataclass(frozen=True)
 class Speaker:
@@ -63,7 +59,7 @@ class Speaker:
 
 def demo_librispeech() -> Path:
     """The `LibriSpeech` folder: train-demo/<speaker>/<chapter>/<speaker>-<chapter>-0000.flac, 24 speakers."""
-    return _make_once("LibriSpeech", _write_librispeech)
+    return make_once("LibriSpeech", DEMO_VERSION, SPOKEN, _write_librispeech)
 
 
 def demo_voxceleb1() -> Path:
@@ -71,7 +67,7 @@ def demo_voxceleb1() -> Path:
 
     None of them is in `demo_librispeech`, and no sentence is in two splits.
     """
-    return _make_once("VoxCeleb1", _write_voxceleb1)
+    return make_once("VoxCeleb1", DEMO_VERSION, SPOKEN, _write_voxceleb1)
 
 
 def demo_labels() -> Path:
@@ -89,36 +85,6 @@ def demo_speakers(timbres: Sequence[tuple[str, str]], relatives: int) -> list[Sp
             throat = 0.98 + 0.02 * ((2 * relative + relative // 2) % relatives)
             speakers.append(Speaker(accent, timbre, gender, pitch, pace, throat))
     return speakers
-
-
-def _make_once(name: str, write: Callable[[Path], None]) -> Path:
-    """The corpus in the cache; made beside its place and renamed when whole, so none is ever half there."""
-    parent = cache_dir() / "demo" / DEMO_VERSION
-    place = parent / name
-    if place.is_dir():
-        return place
-    logger.info("making the demo corpus %s (speech by eSpeak NG) in %s", name, place)
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name}-") as workshop:
-            made = Path(workshop) / name
-            made.mkdir()
-            write(made)
-            _rename_unless_there(made, place)
-    except OSError as error:
-        raise UserError(
-            f"the demo corpus {name} cannot be made in {parent}: {error.strerror or error}; free some space "
-            "there, or name another cache folder in the environment variable MYNAH_CACHE"
-        ) from error
-    return place
-
-
-def _rename_unless_there(made: Path, place: Path) -> None:
-    try:
-        made.rename(place)
-    except OSError:
-        if not place.is_dir():  # it is there where another process was faster; ours is then not needed
-            raise
 
 
 def _write_librispeech(folder: Path) -> None:

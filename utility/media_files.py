@@ -8,6 +8,18 @@ from pathlib import Path
 from utility.errors import UserError
 
 
+class UnreadableMedia(Exception):
+    """A file that cannot be used; `path` and `reason` say which and why."""
+
+    def __init__(self, path: str | os.PathLike, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = str(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
 def find_files(root: Path, suffixes: Sequence[str], kind: str) -> list[Path]:
     """All files below `root` with one of the (lower-case) suffixes, sorted, without hidden ones; links are followed.
 

@@ -1,15 +1,17 @@
 """What every training step of Mynah has, whatever is trained: reproducible, guarded, counted right."""
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from utility.errors import UserError
-from utility.loaders import BadFileLog
+from utility.loaders import BadFileLog, evaluation_loader, training_loader
 from utility.optimization import build_optimizer, build_schedule
 from utility.training_config import OptimizerConfig, SchedulerConfig
 
@@ -17,9 +19,11 @@ from utility.training_config import OptimizerConfig, SchedulerConfig
 class TrainingModule(LightningModule):
     """A LightningModule one step of which is a function of the seed and the step's number.
 
-    A subclass sets `seed` and `bad_files`, and reports each batch's loss to `guard`.
+    A subclass sets `config` (with a section `dataloader`), `seed` and `bad_files`, and reports each batch's loss to
+    `guard`.
     """
 
+    config: Any
     seed: int
     bad_files: BadFileLog
 
@@ -38,6 +42,25 @@ class TrainingModule(LightningModule):
     def num_batches(self) -> int:
         """Batches of the whole run."""
         return self.trainer.max_steps * self.trainer.accumulate_grad_batches
+
+    def make_training_loader(self, dataset: Dataset, lengths: Sequence[int], collate: Callable) -> DataLoader:
+        """Batches of `dataset`, whose items are of these lengths, from where the run stands to its end."""
+        return training_loader(
+            dataset,
+            lengths,
+            self.config.dataloader,
+            collate,
+            num_batches=self.num_batches,
+            start=self.first_batch,
+            seed=self.seed,
+            rank=self.global_rank,
+            world_size=self.trainer.world_size,
+        )
+
+    def make_evaluation_loader(self, dataset: Dataset, lengths: Sequence[int], collate: Callable) -> DataLoader:
+        """Every item of `dataset` once, shared among the processes."""
+        ranks = self.global_rank, self.trainer.world_size
+        return evaluation_loader(dataset, lengths, self.config.dataloader, collate, *ranks)
 
     def on_train_start(self) -> None:
         self._position = self.first_batch

@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from utility.media_files import find_files, why_unopenable
+from utility.media_files import UnreadableMedia, find_files, why_unopenable
 from utility.video_frames import (
     Timeline,
     decode_all,
@@ -43,16 +43,8 @@ DEFAULT_RATE = Fraction(25)  # frames per second, of files that tell neither a r
 Convert = Callable[[VideoFrame], np.ndarray]
 
 
-class UnreadableVideo(Exception):
-    """A video file that cannot be used; `path` and `reason` say which and why."""
-
-    def __init__(self, path: str | os.PathLike, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = str(path)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+class UnreadableVideo(UnreadableMedia):
+    """A video file that cannot be used."""
 
 
 def find_videos(root: Path) -> list[Path]:

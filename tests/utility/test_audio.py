@@ -207,7 +207,7 @@ def test_linked_folders_are_followed_and_loops_end(tmp_path):
 def test_folders_without_audio_are_named(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
-    for name, reason in {"absent": "not found", "file": "not a folder", "empty": "no audio below"}.items():
+    for name, reason in {"absent": "not found", "file": "not a folder", "empty": "no audio files below"}.items():
         with pytest.raises(UserError, match=reason) as caught:
             find_audio(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)

@@ -146,40 +146,6 @@ def test_together_they_take_less_than_60_mb(corpora):
     assert sum(path.stat().st_size for path in files) < 60e6
 
 
-def write_one_file(folder: Path) -> None:
-    (folder / "made.txt").write_text(str(folder))
-
-
-def test_a_corpus_is_made_once(own_cache):
-    place = demo_speech._make_once("Some", write_one_file)
-    content = (place / "made.txt").read_text()
-    assert demo_speech._make_once("Some", write_one_file) == place
-    assert (place / "made.txt").read_text() == content
-    assert place.parent.parent.parent == own_cache
-
-
-def test_an_interrupted_making_leaves_nothing_under_the_name(own_cache):
-    def fail(folder: Path) -> None:
-        write_one_file(folder)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        demo_speech._make_once("Some", fail)
-    assert not [path for path in own_cache.rglob("*") if path.is_file()]
-    assert (demo_speech._make_once("Some", write_one_file) / "made.txt").is_file()
-
-
-def test_of_two_processes_at_once_the_slower_takes_the_faster_ones_corpus(own_cache):
-    def slow(folder: Path) -> None:
-        faster = demo_speech._make_once("Some", write_one_file)
-        (faster / "faster.txt").touch()
-        write_one_file(folder)
-
-    place = demo_speech._make_once("Some", slow)
-    assert (place / "faster.txt").is_file()
-    assert [path.name for path in place.parent.iterdir()] == ["Some"]
-
-
 def test_a_cache_that_cannot_be_written_is_the_users_to_mend(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("MYNAH_CACHE", str(tmp_path / "file"))

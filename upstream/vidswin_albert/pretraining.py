@@ -21,7 +21,7 @@ from utility.configuration import to_plain
 from utility.errors import UserError
 from utility.experiment import Experiment
 from utility.frames import normalize_frames
-from utility.loaders import BadFileLog, evaluation_loader, training_loader
+from utility.loaders import BadFileLog
 from utility.model_size import describe_size
 from utility.optimization import decay_groups
 from utility.training_module import TrainingModule
@@ -86,24 +86,13 @@ class VideoCaptionPretraining(TrainingModule):
 
     def train_dataloader(self) -> DataLoader:
         dataset = self._dataset(self.train_clips, training=True)
-        return training_loader(
-            dataset,
-            dataset.lengths,
-            self.config.dataloader,
-            collate,
-            num_batches=self.num_batches,
-            start=self.first_batch,
-            seed=self.seed,
-            rank=self.global_rank,
-            world_size=self.trainer.world_size,
-        )
+        return self.make_training_loader(dataset, dataset.lengths, collate)
 
     def val_dataloader(self) -> DataLoader | list:
         if not self.held_out:
             return []
         dataset = self._dataset(self.held_out, training=False)
-        ranks = self.global_rank, self.trainer.world_size
-        return evaluation_loader(dataset, dataset.lengths, self.config.dataloader, collate, *ranks)
+        return self.make_evaluation_loader(dataset, dataset.lengths, collate)
 
     def _dataset(self, clips: list[CaptionedClip], training: bool) -> MaskedClips:
         config = self.config
