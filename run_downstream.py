@@ -15,8 +15,8 @@ from utility.command_line import build_parser, collect_overrides, parse_flag, ru
 from utility.configuration import from_plain, load_config, save_config
 from utility.discovery import describe_plugins, get_plugin, import_plugin
 from utility.errors import UserError
-from utility.experiment import Experiment, is_launched_process, open_experiment, write_json
-from utility.training_config import refuse_other_optimizer
+from utility.experiment import Experiment, is_launched_process, make_writable, open_experiment, write_json
+from utility.training_config import refuse_other_model, refuse_other_optimizer
 
 log = logging.getLogger("mynah")
 
@@ -57,7 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     mode = parser.add_argument_group("mode")
     mode.add_argument("-m", dest="mode", choices=("train", "evaluate", "inference"), default="train")
-    mode.add_argument("--split", choices=("train", "dev", "test"), default="test", help="of -m evaluate")
+    mode.add_argument("--split", choices=SPLITS, help="of -m evaluate (default: test)")
     mode.add_argument("--input", metavar="FILE_OR_FOLDER", nargs="+", action="extend", help="of -m inference")
     mode.add_argument("--pictures", metavar="FOLDER", type=Path, help="of -m inference: draw each prediction there")
     mode.add_argument("--json", action="store_true", help="results as JSON on standard output")
@@ -68,6 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         print(describe_plugins(arguments.plugin_path))
         return 0
+    for flag, mode in (("input", "inference"), ("pictures", "inference"), ("split", "evaluate")):
+        if getattr(arguments, flag) is not None and arguments.mode != mode:
+            raise UserError(f"--{flag} is of -m {mode}, but the mode is -m {arguments.mode}; give -m {mode}")
     from utility.training import check_device  # imports lightning
 
     check_device(arguments.device)
@@ -108,6 +111,8 @@ def build(arguments: argparse.Namespace, experiment: Experiment) -> Any:
         expert_class.use_demo_data(config)
     import torch
 
+    if config.features.layer is not None and -upstream.num_hidden_states <= config.features.layer < 0:
+        config.features.layer += upstream.num_hidden_states  # counted from the last one
     torch.manual_seed(config.seed)
     expert = expert_class(upstream_info(upstream), config, folder=experiment.folder)
     fine_tune = bool(arguments.fine_tune)
@@ -131,6 +136,7 @@ def rebuild(arguments: argparse.Namespace, experiment: Experiment, checkpoint: d
     overrides = collect_overrides(arguments)
     config = from_plain(expert_class.Config, card["task_config"], str(experiment.resume_from), overrides)
     refuse_other_optimizer(config, card["task_config"], experiment.resume_from)
+    refuse_other_model(config, card["task_config"], experiment.resume_from)
     upstream = build_upstream(upstream_plugin, card["config"])
     expert = expert_class(upstream_info(upstream), config, state=card["task_state"], folder=experiment.folder)
     module = Probing(upstream, expert, config, experiment, task=card["downstream"], fine_tune=card["fine_tune"])
@@ -192,12 +198,16 @@ def build_upstream(plugin: Any, options: dict[str, Any]) -> Any:
 
 
 def make_trainer(arguments: argparse.Namespace, experiment: Experiment, module: Any) -> Any:
-    from utility.training import build_trainer
+    from utility.training import VAL_CHECK_INTERVAL, build_trainer
 
     settings = dict(module.config.trainer)
+    batches = settings["max_steps"] * settings.get("accumulate_grad_batches", 1)
+    # So that dev is looked at once at least.
+    settings["val_check_interval"] = min(settings.get("val_check_interval", VAL_CHECK_INTERVAL), batches)
     several = settings.get("devices", 1) not in (1, "1") or settings.get("num_nodes", 1) != 1
-    if module.fine_tune and several and settings.get("strategy", "auto") in ("auto", "ddp"):
-        # The upstream's heads and mask token get no gradient.
+    some_unused = module.fine_tune or module.config.features.zeroed
+    if some_unused and several and settings.get("strategy", "auto") in ("auto", "ddp"):
+        # The upstream's heads and mask token get no gradient; nor do, of a control without features, layers' weights.
         settings["strategy"] = "ddp_find_unused_parameters_true"
     return build_trainer(
         settings,
@@ -221,33 +231,52 @@ def train_and_test(arguments: argparse.Namespace, experiment: Experiment, module
     if not fit(trainer, module, experiment, f"python run_downstream.py -e {experiment.folder}"):
         return 130
     best = experiment.best if experiment.best.is_file() else experiment.last
-    trainer.test(module, ckpt_path=best, weights_only=True, verbose=False)
+    steps = trainer.global_step
+    if not module.trained:
+        log.warning("nothing was left to train: %s is at step %d of %d", experiment.folder, steps, trainer.max_steps)
+    evaluate_command = f"python run_downstream.py -m evaluate -e {experiment.folder}"
+    test(trainer, module, evaluate_command, ckpt_path=best, weights_only=True)
     if trainer.is_global_zero:
         card = read_checkpoint(best, "downstream")[CARD]
+        path = experiment.folder / "metrics.json"
+        earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        # A run that was at its end already does not score dev anew.
+        dev = {"dev": earlier["dev"]} if "dev" in earlier else {}
         summary = {
             "upstream": card["upstream"],
             "downstream": card["downstream"],
             "fine_tune": card["fine_tune"],
-            "steps": module.config.trainer["max_steps"],
+            "steps": steps,
             "best_step": card["step"],
+            **dev,
             **module.metrics,
             "seconds": round(time.monotonic() - started, 1),
         }
-        write_json(summary, experiment.folder / "metrics.json")
+        write_json(summary, path)
         show(arguments, summary, f"results in {experiment.folder}")
     return 0
+
+
+def test(trainer: Any, module: Any, command: str, **options: Any) -> None:
+    """trainer.test; where Ctrl-C ends it, the command that does it again is said."""
+    try:
+        trainer.test(module, verbose=False, **options)
+    except (SystemExit, KeyboardInterrupt) as interruption:  # Lightning makes the one of the other
+        log.warning("the test was not finished. To do it again:\n  %s", command)
+        raise KeyboardInterrupt from interruption
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Metrics and report of one split, with an experiment's best checkpoint."""
     experiment = find_trained(arguments)
     module = rebuild(arguments, experiment, read_checkpoint(experiment.resume_from, "downstream"))
-    module.test_split = arguments.split
+    module.test_split = arguments.split or "test"
+    experiment.make_folder()
     trainer = make_trainer(arguments, experiment, module)
-    trainer.test(module, verbose=False)
+    test(trainer, module, f"python run_downstream.py -m evaluate -e {experiment.folder} --split {module.test_split}")
     if trainer.is_global_zero:
         where = f"report in {module.report_folder}"
-        show(arguments, {"split": arguments.split, **module.metrics[arguments.split]}, where)
+        show(arguments, {"split": module.test_split, **module.metrics[module.test_split]}, where)
     return 0
 
 
@@ -258,6 +287,8 @@ def infer(arguments: argparse.Namespace) -> int:
 
     if not arguments.input:
         raise UserError("-m inference needs --input FILE_OR_FOLDER ...")
+    if arguments.pictures:
+        make_writable(arguments.pictures, "--pictures")
     experiment = find_trained(arguments)
     module = rebuild(arguments, experiment, read_checkpoint(experiment.resume_from, "downstream"))
     module.to("cuda" if use_cuda(arguments.device) else "cpu")

@@ -13,7 +13,7 @@ from utility.configuration import from_plain, load_config, save_config, to_plain
 from utility.discovery import describe_plugins, get_plugin, import_plugin
 from utility.errors import UserError
 from utility.experiment import Experiment, is_launched_process, open_experiment, write_json
-from utility.training_config import refuse_other_optimizer
+from utility.training_config import refuse_other_model, refuse_other_optimizer
 
 log = logging.getLogger("mynah")
 
@@ -73,7 +73,7 @@ def choose_upstream(arguments: argparse.Namespace, experiment: Experiment) -> st
 
 
 def configure(arguments: argparse.Namespace, experiment: Experiment, default: Path, schema: type) -> Any:
-    """-c or the plugin's YAML, then -g, then -o; of a resumed run its own configuration or -c, then -o."""
+    """-c or the plugin's YAML, then -g, then -o; of a resumed run its own configuration, or with -e -c, then -o."""
     overrides = collect_overrides(arguments)
     if experiment.resume_from is not None:
         return configure_again(arguments, experiment.resume_from, schema, overrides)
@@ -87,16 +87,19 @@ def configure(arguments: argparse.Namespace, experiment: Experiment, default: Pa
 
 
 def configure_again(arguments: argparse.Namespace, checkpoint: Path, schema: type, overrides: list[str]) -> Any:
-    """The configuration of a resumed run; what is for new runs alone is refused, but for -a, which repeats it."""
+    """The configuration of a resumed run; what is for new runs alone is refused.
+
+    But for -a, which repeats the command that began the run: what -c and -g gave is then its own configuration.
+    """
     for flag, value in (("-g", arguments.model_config), ("--init-from", arguments.init_from)):
         if value is not None and not arguments.auto_resume:
             raise UserError(f"{flag} is for a new run; {checkpoint} brings its own model; leave {flag} out")
     plain = read_checkpoint(checkpoint, "pretrain")[CARD]["pretrain_config"]
-    if arguments.config is not None:
-        files = [arguments.config] + ([arguments.model_config] if arguments.model_config else [])
-        config = load_config(schema, files=files, overrides=overrides)
+    if arguments.config is not None and not arguments.auto_resume:
+        config = load_config(schema, files=[arguments.config], overrides=overrides)
     else:
         config = from_plain(schema, plain, str(checkpoint), overrides)
+        refuse_other_model(config, plain, checkpoint)
     refuse_other_optimizer(config, plain, checkpoint)
     return config
 

@@ -47,10 +47,10 @@ class Featurizer(nn.Module):
 class UpstreamFeatures(nn.Module):
     """Signals -> the hidden states that the featurizer selects, by a frozen or a trained upstream.
 
-    Frozen means: in `eval()`, without gradients, and with the states of signals that come unchanged in every pass
-    kept in memory, up to `cache_gib`. Which signals are kept depends on their names alone, and those are run through
-    the upstream one by one: so the features are the same to the last bit whenever a signal was first met, and a
-    resumed run sees what the uninterrupted one saw.
+    Frozen means: in `eval()`, without gradients, and from `plan` to `forget` with the states of signals that come
+    unchanged in every pass kept in memory, up to `cache_gib`. Which signals are kept depends on their names alone,
+    and those are run through the upstream one by one: so the features are the same to the last bit whenever a signal
+    was first met, and a resumed run sees what the uninterrupted one saw.
     """
 
     def __init__(self, upstream: nn.Module, featurizer: Featurizer, fine_tune: bool, cache_gib: float = 0.0):
@@ -58,15 +58,20 @@ class UpstreamFeatures(nn.Module):
         self.upstream, self.featurizer, self.fine_tune = upstream, featurizer, fine_tune
         self.upstream.requires_grad_(fine_tune).train(fine_tune)  # Lightning keeps the modes that it finds
         self.room = 0 if fine_tune else int(cache_gib * GIB)
-        self.share_kept = 1.0 if self.room else 0.0
+        self.share_kept = 0.0
         self.kept: dict[str, States] = {}
 
     def plan(self, lengths: Iterable[int]) -> None:
-        """Keep such a share of the signals, of these samples or frames each, that the states of it fit."""
+        """From now on keep such a share of the signals, of these samples or frames each, that its states fit."""
         upstream = self.upstream
         num_positions = sum(upstream.count_positions(length) for length in lengths)
         needed = num_positions * upstream.hidden_size * len(self.featurizer.layers) * torch.float32.itemsize
         self.share_kept = min(1.0, self.room / max(needed, 1.0))
+
+    def forget(self) -> None:
+        """Drop what is kept, and keep nothing from now on: what comes but once is not worth the room."""
+        self.share_kept = 0.0
+        self.kept.clear()
 
     def train(self, mode: bool = True) -> "UpstreamFeatures":
         super().train(mode)
@@ -97,8 +102,8 @@ class UpstreamFeatures(nn.Module):
             rows[index] = tuple(state.to(device, non_blocking=True) for state in self.kept[key])
         if fresh:
             states, lengths = self._run([signals[index] for index in fresh])
-            for row, index in enumerate(fresh):
-                rows[index] = tuple(state[row, : lengths[row]] for state in states)
+            for row, (index, length) in enumerate(zip(fresh, lengths.tolist(), strict=True)):
+                rows[index] = tuple(state[row, :length] for state in states)
         ordered = [rows[index] for index in range(len(signals))]
         lengths = torch.tensor([len(states[0]) for states in ordered], device=device)
         return tuple(pad_sequence(list(layer), batch_first=True) for layer in zip(*ordered, strict=True)), lengths
@@ -123,6 +128,6 @@ def _chosen_layers(num_hidden_states: int, config: FeaturesConfig) -> list[int]:
     if not -num_hidden_states <= config.layer < num_hidden_states:
         raise UserError(
             f"features.layer (-l): {config.layer} is not one of the upstream's {num_hidden_states} hidden states, "
-            f"0 to {num_hidden_states - 1}"
+            f"0 to {num_hidden_states - 1}, or -1 to {-num_hidden_states} from the last"
         )
     return [config.layer % num_hidden_states]

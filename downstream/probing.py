@@ -55,6 +55,8 @@ class Probing(TrainingModule):
         self._collate = partial(collate, modality=expert.modality)
         self.metrics: dict[str, dict[str, float]] = {}
         self.test_split = "test"
+        self.trained = False
+        """Whether there has been a step in this leg of the run."""
         self.bad_files = BadFileLog(experiment.skipped_files, 0, getattr(config.datarc, "max_bad_fraction", 0.05))
 
     @property
@@ -72,6 +74,12 @@ class Probing(TrainingModule):
     def on_fit_start(self) -> None:
         lengths = (self.expert.get_dataset(split).lengths for split in ("train", "dev"))
         self.features.plan(chain.from_iterable(lengths))
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.trained = True
+
+    def on_fit_end(self) -> None:
+        self.features.forget()  # the test reads every signal once
 
     def train_dataloader(self) -> DataLoader:
         dataset = self._dataset("train")
@@ -161,10 +169,25 @@ class Probing(TrainingModule):
             self.records = {key: [value for each in gathered for value in each.get(key, [])] for key in sorted(keys)}
         if not self.records:
             raise UserError(f"nothing of the {split} split could be read; see {self.bad_files.path}")
-        self.metrics[split] = self.expert.log_records(split, self.records)
+        self.metrics[split] = self._on_first_process(lambda: self.expert.log_records(split, self.records))
         if not math.isfinite(self.metrics[split][self.expert.select_by]):
             log.warning("%s of the %s split is not finite", self.expert.select_by, split)
         return self.metrics[split]
+
+    def _on_first_process(self, compute: Callable[[], Any]) -> Any:
+        """What `compute` returns or raises, in all processes; only the first one computes it."""
+        if self.trainer.world_size == 1:
+            return compute()
+        outcome: list[Any] = [None, None]
+        if self.trainer.is_global_zero:
+            try:
+                outcome[0] = compute()
+            except UserError as error:
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
 
     # -- weights ---------------------------------------------------------------------------------------------
 

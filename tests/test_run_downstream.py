@@ -175,26 +175,29 @@ def test_frozen_leaves_the_upstream_alone_and_fine_tuning_changes_it(downstream,
 
 
 @pytest.mark.parametrize(
-    ("fine_tune", "settings", "strategy"),
+    ("fine_tune", "zeroed", "settings", "strategy"),
     [
-        (True, {"devices": 2}, "ddp_find_unused_parameters_true"),
-        (True, {"devices": 2, "strategy": "ddp"}, "ddp_find_unused_parameters_true"),
-        (True, {"devices": 2, "strategy": "fsdp"}, "fsdp"),
-        (True, {"devices": 1}, None),
-        (False, {"devices": 2}, None),
+        (True, False, {"devices": 2}, "ddp_find_unused_parameters_true"),
+        (True, False, {"devices": 2, "strategy": "ddp"}, "ddp_find_unused_parameters_true"),
+        (True, False, {"devices": 2, "strategy": "fsdp"}, "fsdp"),
+        (True, False, {"devices": 1}, None),
+        (False, False, {"devices": 2}, None),
+        (False, True, {"devices": 2}, "ddp_find_unused_parameters_true"),
     ],
 )
-def test_fine_tuning_in_several_processes_allows_for_heads_without_gradients(
-    monkeypatch, fine_tune, settings, strategy
+def test_training_in_several_processes_allows_for_weights_without_gradients(
+    monkeypatch, fine_tune, zeroed, settings, strategy
 ):
     taken = {}
     monkeypatch.setattr("utility.training.build_trainer", lambda arguments, *_, **__: taken.update(arguments))
-    config = SimpleNamespace(trainer=settings, checkpoint=None)
+    features = SimpleNamespace(zeroed=zeroed)
+    config = SimpleNamespace(trainer={"max_steps": 5, **settings}, checkpoint=None, features=features)
     module = SimpleNamespace(
         config=config, fine_tune=fine_tune, monitor="m", expert=SimpleNamespace(select_mode="max")
     )
     run_downstream.make_trainer(SimpleNamespace(device="cpu"), None, module)
     assert taken.get("strategy") == strategy
+    assert taken["val_check_interval"] == 5
 
 
 def test_baselines_and_layer_choices_work(downstream, tmp_path, pretrained, speakers):

@@ -175,7 +175,8 @@ def test_a_resumed_captioner_ends_where_an_uninterrupted_one_ends(downstream, tm
 
 def test_two_processes_fine_tune_together(script, tmp_path, pretrained, captions):
     options = ["-n", "two", "-u", "vidswin_albert", "-k", str(pretrained), "-f", "-p", str(tmp_path), *captions]
-    status, output = script("run_downstream.py", *options, "trainer.devices=2", "trainer.accelerator=cpu")
+    options += ["trainer.devices=2", "trainer.accelerator=cpu", "datarc.language=zh"]  # whose scores take no Java
+    status, output = script("run_downstream.py", *options)
     assert status == 0, output
     assert len(read_json(tmp_path / "two" / "test" / "predictions.json")["predictions"]) == 3
 
@@ -277,3 +278,74 @@ def test_a_folder_without_videos_is_told(downstream, tmp_path, evaluated):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty"):
         downstream("-m", "inference", "-e", evaluated, "--input", tmp_path / "empty")
+
+
+def test_another_model_than_the_one_that_was_trained_is_refused(downstream, evaluated, clips):
+    use = ["-m", "inference", "-e", evaluated, "--input", clips / "videos" / "test0.mp4", "-o"]
+    for change in ("features.layer=2", "features.normalize=true", "model.hard_attention=true"):
+        with pytest.raises(UserError, match=rf"{change.partition('=')[0]}=.* were trained otherwise"):
+            downstream(*use, change)
+    assert downstream(*use, "features.cache_gib=1") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--input", "clip.mp4"], "--input is of -m inference"),
+        (["-m", "evaluate", "--pictures", "x"], "--pictures is of -m inference"),
+        (["-m", "inference", "--split", "dev"], "--split is of -m evaluate"),
+    ],
+)
+def test_options_of_another_mode_are_refused(downstream, captioner, arguments, said):
+    with pytest.raises(UserError, match=said):
+        downstream("-e", captioner, *arguments)
+
+
+def test_pictures_that_cannot_be_written_are_refused_before_the_first_clip(downstream, tmp_path, captioner, clips):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file: cannot be written to: .*--pictures gives another place"):
+        file = clips / "videos" / "test0.mp4"
+        downstream("-m", "inference", "-e", captioner, "--input", file, "--pictures", tmp_path / "file")
+
+
+def test_a_layer_counted_from_the_last_is_the_same_layer(downstream, tmp_path, pretrained, captions, caplog):
+    with caplog.at_level("INFO", logger="mynah"):
+        assert downstream("-n", "run", "-u", "vidswin_albert", "-k", pretrained, "-l", "-3", *captions) == 0
+    assert "the model that was pretrained" in caplog.text  # H_0 of H_0 to H_2
+
+
+def test_what_makes_a_run_worthless_is_said(downstream, tmp_path, pretrained, captions, caplog):
+    options = ["datarc.language=zh", "scheduler.num_warmup_steps=500", "trainer.val_check_interval=5000"]
+    assert downstream("-n", "run", "-u", "vidswin_albert", "-k", pretrained, *captions, *options) == 0
+    assert "does not know 50 % of the training captions' pieces" in caplog.text
+    assert "the warm-up of 500 steps" in caplog.text
+    metrics = read_json(tmp_path / "run" / "metrics.json")
+    assert metrics["best_step"] == 12 and "dev" in metrics  # dev was looked at all the same
+    assert downstream("-e", tmp_path / "run", "-o", "trainer.max_steps=6") == 0
+    assert "nothing was left to train" in caplog.text
+    again = read_json(tmp_path / "run" / "metrics.json")
+    assert again["steps"] == 12 and again["dev"] == metrics["dev"]
+
+
+def test_an_interrupted_test_says_how_to_do_it_again(downstream, evaluated, monkeypatch, caplog):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "caption_scores", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        downstream("-m", "evaluate", "-e", evaluated)
+    assert f"-m evaluate -e {evaluated} --split test" in caplog.text
+
+
+def test_captions_without_a_folder_of_videos_do_not_start_the_demo(downstream, pretrained, clips):
+    annotation = clips / "vatex_training_v1.0.json"
+    options = ["-u", "vidswin_albert", "-k", pretrained, "-d", "vatex_caption", "-o", f"datarc.train={annotation}"]
+    with pytest.raises(UserError, match=r"datarc\.file_path: missing; train tell"):
+        downstream("-n", "run", *options)
+
+
+def test_a_reader_that_has_had_enough_ends_inference_quietly(start, captioner, clips):
+    process = start("run_downstream.py", "-m", "inference", "-e", str(captioner), "--input", *[str(clips / "videos")])
+    process.stdout.close()
+    process.stdout = None  # or it would be read in the end
+    assert process.wait(timeout=120) == 1

@@ -53,6 +53,12 @@ class CaptionCorpusConfig:
     captions_per_clip: int = 1
 
     def problems(self) -> Iterable[str | None]:
+        named = [split for split in OFFICIAL_NAMES if getattr(self, split)]
+        if named and not self.file_path:
+            yield f"file_path: missing; {' and '.join(named)} tell of captions, but not which folder has the videos"
+        cache = self.frame_cache_folder()
+        if cache is not None and cache.exists() and not cache.is_dir():
+            yield f"frame_cache: {cache} is a file; give a folder"
         yield choice_problem("language", self.language, LANGUAGES)
         yield range_problem("max_bad_fraction", self.max_bad_fraction, 0, 1)
         yield range_problem("captions_per_clip", self.captions_per_clip, 1)
@@ -199,18 +205,29 @@ class _Videos:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._by_name: dict[str, Path] = {}
+        self._by_name: dict[str, list[Path]] = {}
         paths = find_videos(folder)
         for name_of in (_path_within, _path_without_suffix, _file_name, _stem):
-            for path in paths:  # of equal names in several folders, the first by path
-                self._by_name.setdefault(name_of(path, folder), path)
+            named: dict[str, list[Path]] = {}
+            for path in paths:
+                named.setdefault(name_of(path, folder), []).append(path)
+            self._by_name = named | self._by_name
 
     def find(self, name: str) -> Path | None:
-        """The file of an id, a file name or a path within the folder; of another suffix if need be."""
+        """The file of an id, a file name or a path within the folder; of another suffix if need be.
+
+        Of files of the same name and several suffixes in one folder, the first; raises UserError for such in several.
+        """
         if (path := Path(name)).is_absolute():
             return path if path.is_file() else None
         without = name[: -len(path.suffix)] if path.suffix.lower() in VIDEO_SUFFIXES else name
-        return self._by_name.get(name) or self._by_name.get(without)
+        found = self._by_name.get(name) or self._by_name.get(without) or [None]
+        if len({path and path.parent for path in found}) > 1:
+            raise UserError(
+                f"which video is {name!r}: {found[0]} or {found[1]}? Name it by its path in {self.folder}, "
+                f"such as {_path_without_suffix(found[0], self.folder)!r}, or give the folder of just one of them"
+            )
+        return found[0]
 
 
 def _path_within(path: Path, folder: Path) -> str:

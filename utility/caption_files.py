@@ -2,11 +2,14 @@
 
 import csv
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from utility.errors import UserError
 from utility.value_checks import shown
+
+log = logging.getLogger("mynah")
 
 LANGUAGES = {"en": "enCap", "zh": "chCap"}
 """The keys of VATEX's captions."""
@@ -29,27 +32,39 @@ def read_captions(path: Path, language: str) -> dict[str, list[str]]:
     rows = _table_rows(path) if path.suffix.lower() in DELIMITERS else _json_rows(path, language)
     captions: dict[str, list[str]] = {}
     for video, caption in rows:
-        if text := " ".join(caption.split()):
+        text = caption.encode("utf-8", "replace").decode()  # halves of surrogate pairs are no characters
+        if text := " ".join(text.split()):
             captions.setdefault(video, []).append(text)
     if not captions:
         raise UserError(f"{path} holds no captions; expected {FORMATS}")
+    if silent := list(dict.fromkeys(video for video, _ in rows if video not in captions)):
+        log.warning("%s: %d videos have no captions and are left out, such as %s", path, len(silent), silent[0])
     return captions
 
 
 def _table_rows(path: Path) -> list[tuple[str, str]]:
+    delimiter = DELIMITERS[path.suffix.lower()]
+    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE  # a quote in a TSV is a character
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file, delimiter=DELIMITERS[path.suffix.lower()])
+            table = csv.DictReader(file, delimiter=delimiter, quoting=quoting, strict=True)
             found = table.fieldnames or []
             rows = list(table)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _unreadable(path, error) from error
     if missing := [column for column in ("video", "caption") if column not in found]:
         raise UserError(
-            f"{path} has no column {' and no column '.join(missing)}; its columns are {', '.join(found) or 'none'}; "
+            f"{path} has no column {' and no column '.join(missing)}; its columns are {shown(', '.join(found))}; "
             "its first line must name them"
         )
+    if len(set(found)) < len(found):
+        raise UserError(f"{path} has two columns of the same name; its columns are {shown(', '.join(found))}")
     for number, row in enumerate(rows, start=2):
+        if None in row:
+            values = f"{len(found) + len(row[None])} values for {len(found)} columns, the last {shown(row[None][-1])}"
+            raise UserError(
+                f"{path}, row {number}: {values}; a caption with a comma in it must stand in double quotes"
+            )
         if not row["video"] or row["caption"] is None:
             raise UserError(f"{path}, row {number}: expected a video and a caption, got {shown(list(row.values()))}")
     return [(row["video"], row["caption"]) for row in rows]
@@ -58,7 +73,7 @@ def _table_rows(path: Path) -> list[tuple[str, str]]:
 def _json_rows(path: Path, language: str) -> list[tuple[str, str]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise _unreadable(path, error) from error
     if not isinstance(content, list) or not content or not all(isinstance(entry, dict) for entry in content):
         raise UserError(f"{path}: expected a list of mappings, got {shown(content)}; expected {FORMATS}")
@@ -74,14 +89,14 @@ def _vatex_rows(path: Path, content: list[dict[str, Any]], language: str) -> lis
     key = LANGUAGES[language]
     if not any(key in entry for entry in content):
         there = [other for other, its_key in LANGUAGES.items() if any(its_key in entry for entry in content)]
-        hint = f"; it has {' and '.join(there)}: set datarc.language" if there else ""
+        hint = f"; it has {' and '.join(there)}: set datarc.language, or name a file that has them" if there else ""
         raise UserError(f"{path}: no captions in language {language} (key {key}){hint}")
     rows = []
     for number, entry in enumerate(content):
         video, captions = _text(path, number, entry, "videoID"), entry.get(key)
         if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
             raise UserError(f"{path}, entry {number} ({video}): {key} must be a list of texts, got {shown(captions)}")
-        rows += [(video, caption) for caption in captions]
+        rows += [(video, caption) for caption in captions or [""]]
     return rows
 
 

@@ -199,7 +199,7 @@ class _Building:
         """(source, where in it) of the value at a key: the last layer that gives it."""
         for part in upwards(key):
             for layer in reversed(self.layers):
-                if part in leaves(layer.data, ""):
+                if any(leaf == part or leaf.startswith(f"{part}[") for leaf in leaves(layer.data, "")):
                     return layer.source, layer.where(part)
         return "", "by default"
 

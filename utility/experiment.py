@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,7 @@ class Experiment:
 
     def make_folder(self) -> None:
         """Raises UserError where that is not possible."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{self.folder}: cannot be made: {error.strerror}; -p gives another place") from error
+        make_writable(self.folder, "-p")
 
 
 def open_experiment(root: Path, name: str | None, resume: str | None = None, auto_resume: bool = False) -> Experiment:
@@ -66,6 +64,19 @@ def open_experiment(root: Path, name: str | None, resume: str | None = None, aut
     if not auto_resume:
         _refuse_existing(folder, "-a goes on with it")
     return Experiment(folder, _last(folder) if auto_resume else None)
+
+
+def make_writable(folder: Path, flag: str) -> None:
+    """Make the folder if need be. Raises UserError where that or writing into it is not possible.
+
+    flag: that of the command line which gives another place.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to: {error.strerror}; {flag} gives another place") from error
 
 
 def is_launched_process() -> bool:

@@ -3,7 +3,9 @@
 import hashlib
 import logging
 import os
+import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,9 @@ import torch
 from utility.video import UnreadableVideo, read_clip
 
 VERSION = 1  # one up whenever read_clip takes other frames or other pixels of the same file
+
+MAKING = ".making-"
+ABANDONED_SECONDS = 24 * 3600.0
 
 log = logging.getLogger("mynah")
 
@@ -27,6 +32,7 @@ class FrameCache:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self._writable = True
+        self._remove_abandoned()
 
     def read(self, path: str | os.PathLike, num_frames: int, frame_size: int) -> torch.Tensor:
         """(num_frames, 3, H, W) uint8, the shorter side of `frame_size` pixels. Raises UnreadableVideo."""
@@ -50,12 +56,21 @@ class FrameCache:
         name = hashlib.sha256(os.fsencode(key)).hexdigest()[:32]
         return self.folder / name[:2] / f"{name}.npy"
 
+    def _remove_abandoned(self) -> None:
+        """What processes left half made when they were killed."""
+        for workshop in self.folder.glob(f"*/{MAKING}*"):
+            try:
+                if time.time() - workshop.stat().st_mtime > ABANDONED_SECONDS:
+                    shutil.rmtree(workshop)
+            except OSError:  # another process was faster
+                continue
+
     def _keep(self, entry: Path, clip: torch.Tensor) -> None:
         if not self._writable:
             return
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".making-") as workshop:
+            with tempfile.TemporaryDirectory(dir=entry.parent, prefix=MAKING) as workshop:
                 made = Path(workshop) / entry.name
                 np.save(made, clip.numpy())
                 made.replace(entry)

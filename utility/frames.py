@@ -1,5 +1,7 @@
 """Frames of a clip as tensors: which of them are taken, their size, their scale."""
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,7 +36,7 @@ def square_frames(clip: Tensor, size: int) -> Tensor:
         shorter, longer = min(height, width), max(height, width)
         scaled = size * longer // shorter
         target = (size, scaled) if height <= width else (scaled, size)
-        clip = F.interpolate(clip, target, mode="bilinear", antialias=True)
+        clip = _resized(clip, target)
     height, width = clip.shape[-2:]
     top, left = round((height - size) / 2), round((width - size) / 2)
     return clip[..., top : top + size, left : left + size]
@@ -42,6 +44,24 @@ def square_frames(clip: Tensor, size: int) -> Tensor:
 
 def normalize_frames(frames: Tensor) -> Tensor:
     """(..., 3, H, W) uint8 -> float32 of ImageNet's mean 0 and deviation 1."""
-    scale = 255 * torch.tensor(IMAGENET_DEVIATION, device=frames.device)[:, None, None]
-    shift = torch.tensor(IMAGENET_MEAN, device=frames.device)[:, None, None] * 255
+    shift, scale = _imagenet(frames.device)
     return (frames.float() - shift) / scale
+
+
+def _resized(clip: Tensor, size: tuple[int, int]) -> Tensor:
+    if clip.device.type == "cpu":
+        return F.interpolate(clip, size, mode="bilinear", antialias=True)
+    return _resized_in_float(clip, size)  # elsewhere torch has no kernel for bytes
+
+
+def _resized_in_float(clip: Tensor, size: tuple[int, int]) -> Tensor:
+    resized = F.interpolate(clip.float(), size, mode="bilinear", antialias=True)
+    return resized.round().clamp(0, 255).to(clip.dtype)
+
+
+@lru_cache
+def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the three colors in steps of a byte, once for each device: (3, 1, 1)."""
+    with torch.inference_mode(False):  # or what validation leaves here could not be used in training
+        values = 255 * torch.tensor([IMAGENET_MEAN, IMAGENET_DEVIATION], device=device)
+        return values[0, :, None, None], values[1, :, None, None]

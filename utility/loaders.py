@@ -50,6 +50,7 @@ class BadFileLog:
     def __init__(self, path: Path, num_files: int, max_bad_fraction: float):
         self.path, self.num_files, self.max_bad_fraction = path, num_files, max_bad_fraction
         self.names: set[str] = set()
+        self.listed: set[str] | None = None  # in the file by an earlier leg of the run; unread as yet
 
     def note(self, bad: Sequence[tuple[str, str]]) -> None:
         """bad: (name, reason) pairs. Raises UserError past the share that is allowed."""
@@ -57,15 +58,22 @@ class BadFileLog:
             if name in self.names:
                 continue
             self.names.add(name)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:  # each process tells of its own share
-                file.write(f"{name}\t{reason}\n")
+            self._list(name, f"{name}\t{reason}\n")
             log.warning("skipped %s: %s (%d so far, listed in %s)", name, reason, len(self.names), self.path)
         if len(self.names) > max(1, self.max_bad_fraction * self.num_files):
             raise UserError(
                 f"{len(self.names)} of {self.num_files} files could not be read, more than "
                 f"datarc.max_bad_fraction={self.max_bad_fraction} allows; they are listed in {self.path}"
             )
+
+    def _list(self, name: str, line: str) -> None:
+        if self.listed is None:
+            lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+            self.listed = {each.partition("\t")[0] for each in lines}
+        if name not in self.listed:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:  # each process tells of its own share
+                file.write(line)
 
 
 def training_loader(

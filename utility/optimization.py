@@ -22,13 +22,15 @@ SCHEDULES: dict[str, Callable[[int, int, int], float]] = {"linear": _linear, "co
 
 
 def decay_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict]:
-    """Two parameter groups of the trainable weights: those that decay, and biases, LayerNorms and other vectors."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in trainable if parameter.dim() > 1]
-    vectors = [parameter for parameter in trainable if parameter.dim() <= 1]
+    """Two parameter groups of the trainable weights: those that decay, and biases (those of attention by relative
+    position too, which are no vectors), LayerNorms and other vectors."""
+    decayed, others = [], []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            (decayed if parameter.dim() > 1 and not name.endswith("bias") else others).append(parameter)
     groups = [
         {"params": decayed, "lr": lr, "weight_decay": weight_decay},
-        {"params": vectors, "lr": lr, "weight_decay": 0.0},
+        {"params": others, "lr": lr, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 

@@ -17,6 +17,9 @@ from utility.training_config import CheckpointConfig
 
 log = logging.getLogger("mynah")
 
+VAL_CHECK_INTERVAL = 1000
+"""Batches between two looks at the held-out data, unless the configuration says otherwise."""
+
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -40,7 +43,7 @@ def build_trainer(
     arguments: the `trainer` section. monitor and mode: the metric that chooses best.ckpt.
     """
     _quiet_lightning()
-    arguments = {"val_check_interval": 1000, **arguments}
+    arguments = {"val_check_interval": VAL_CHECK_INTERVAL, **arguments}
     arguments.setdefault("accelerator", {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device])
     arguments.setdefault("devices", 1)  # Lightning would take every GPU, and make the batch that many times larger
     try:

@@ -1,6 +1,6 @@
 """The configuration sections that pretraining and downstream training share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,41 @@ class SharedConfig:
         yield range_problem("seed", self.seed, 0, MAX_SEED)
         for problem in trainer_problems(self.trainer, needs_max_steps=getattr(self, "epochs", None) is None):
             yield f"trainer.{problem}"
+
+
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate")
+MAY_CHANGE = (*DROPOUTS, "gradient_checkpointing", "cache_gib", "zeroed", "sparse_weight")
+"""Of the sections `model` and `features`, what weights that are trained do not depend on."""
+
+
+def refuse_other_model(config: Any, plain: dict[str, Any], source: Path) -> None:
+    """Raise UserError where weights that are trained would be used in another model than they were trained in.
+
+    config: of the run that goes on with the checkpoint `source`, or uses it; plain: the one that it was written with.
+    What `config.settled_keys()` names, if there is such a method, is the checkpoint's own in any case.
+    """
+    settled = tuple(config.settled_keys()) if hasattr(config, "settled_keys") else ()
+    given = to_plain(config)
+    changed = [
+        f"{key}={value}"
+        for section in ("model", "features")
+        for key, value in _differences(given.get(section), plain.get(section), section)
+        if key.rpartition(".")[2] not in MAY_CHANGE and not f"{key}.".startswith(tuple(f"{one}." for one in settled))
+    ]
+    if changed:
+        raise UserError(
+            f"{', '.join(changed)}: the weights in {source} were trained otherwise; leave it as it was, "
+            "or start a new run"
+        )
+
+
+def _differences(given: Any, own: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """(key, given value) of all values that differ."""
+    if isinstance(given, dict) and isinstance(own, dict):
+        for name, value in given.items():
+            yield from _differences(value, own.get(name, value), f"{key}.{name}")
+    elif given != own:
+        yield key, given
 
 
 def refuse_other_optimizer(config: Any, plain: dict[str, Any], source: Path) -> None:

@@ -1,5 +1,6 @@
 """What every training step of Mynah has, whatever is trained: reproducible, guarded, counted right."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from utility.errors import UserError
 from utility.loaders import BadFileLog, evaluation_loader, training_loader
 from utility.optimization import build_optimizer, build_schedule
 from utility.training_config import OptimizerConfig, SchedulerConfig
+
+log = logging.getLogger("mynah")
 
 
 class TrainingModule(LightningModule):
@@ -87,7 +90,7 @@ class TrainingModule(LightningModule):
         if not finite.all():
             raise UserError(
                 f"the loss became {losses[~finite][0].item()} at step {self.global_step + 1}; the weights were not "
-                f"changed by it and last.ckpt holds an earlier state. The step's utterances: {', '.join(names)}. "
+                f"changed by it and last.ckpt holds an earlier state. The step's inputs: {', '.join(names)}. "
                 "Look at them, or lower optimizer.lr"
             )
 
@@ -98,9 +101,11 @@ class TrainingModule(LightningModule):
         if gradient_clip_algorithm is not None and str(gradient_clip_algorithm) != "norm":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)  # Lightning leaves that to the step of a fused optimizer, which comes too late
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf)
-        scales_losses = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # skips such steps itself
-        if not scales_losses and not norm.isfinite():
+        if scaler is None and not norm.isfinite():  # a scaler skips such a step itself
             raise UserError(
                 f"the gradient's norm became {norm.item()} at step {self.global_step + 1}; the weights were not "
                 "changed by it and last.ckpt holds an earlier state. Lower optimizer.lr"
@@ -113,6 +118,12 @@ class TrainingModule(LightningModule):
         """What `configure_optimizers` returns for these parameter groups."""
         built = build_optimizer(optimizer.name, groups, tuple(optimizer.betas), optimizer.eps)
         steps = scheduler.num_training_steps or max_steps
+        if 0 < max_steps <= scheduler.num_warmup_steps:
+            log.warning(
+                "the warm-up of %d steps (scheduler.num_warmup_steps) outlasts the run of %d: the learning rate does "
+                "not reach optimizer.lr",
+                *(scheduler.num_warmup_steps, max_steps),
+            )
         schedule = build_schedule(built, scheduler.name, scheduler.count_warmup_steps(steps), steps)
         return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -23,7 +23,8 @@ def read_weights(source: str | Path, expected: str) -> dict[str, Tensor]:
     """
     path = locate_checkpoint(source) if "://" in str(source) else Path(source).expanduser()
     if not path.is_file():
-        raise UserError(f"{source}: no such file; expected {expected}")
+        what = "a folder, not a file" if path.is_dir() else "no such file"
+        raise UserError(f"{source}: {what}; expected {expected}")
     content = _read(path, expected)
     wrapper = next(
         (name for name in WRAPPERS if isinstance(content, dict) and isinstance(content.get(name), dict)), ""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from downstream import interfaces
+from utility.albert.caption_fit import warn_of_misfit
 from utility.albert.generation import GeneratedCaption, GenerationConfig, generate
 from utility.albert.masked_captions import CaptionMaskingConfig
 from utility.albert.word_attention import word_attention
@@ -83,6 +84,8 @@ class DownstreamExpert(interfaces.DownstreamExpert):
         if state is None:
             embedded = takes_embedded(upstream, config.features)
             self.model, self.tokenizer = begin_captioner(upstream, config.model, embedded, self._training_captions)
+            remedy = "give model.use_upstream_decoder=false, or another model.albert"
+            warn_of_misfit(self.tokenizer, self._training_captions(), config.masking.max_length, remedy)
         else:
             self.model, self.tokenizer = rebuild_captioner(upstream, state)
         room = self.model.decoder.config.max_position_embeddings

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from downstream.interfaces import UpstreamInfo
 from utility.albert.encoding import SubwordTokenizer
+from utility.errors import UserError
 from utility.frames import sample_frames, square_frames
 from utility.video import UnreadableVideo, read_clip
 
@@ -25,6 +26,8 @@ DPI = 130
 # In inches.
 FRAME, ROW, LINE, MARGIN, CHARACTER = 1.15, 0.24, 0.2, 0.15, 0.085
 NOT_IN_FILE_NAMES = r"[^\w.-]+"
+LONGEST_NAME = 100
+"""Bytes of a clip's name in that of its picture."""
 CHINESE_FONTS = (
     "Noto Sans CJK SC",
     "Noto Sans SC",
@@ -92,10 +95,15 @@ def draw_records(
         caption, confidence = records["prediction"][index], records["confidence"][index]
         words, shares = records["attention"][index]
         picture = CaptionPicture(clip, caption, confidence, words, shares, records["references"][index][0])
-        path = folder / f"clip_{index + 1}_{re.sub(NOT_IN_FILE_NAMES, '_', name)}.png"
+        path = folder / f"clip_{index + 1}_{_file_name(name)}.png"
         draw_caption(picture, upstream, path)
         drawn.append(path)
     return drawn
+
+
+def _file_name(name: str) -> str:
+    """A clip's name as a part of a file's, which may have 255 bytes."""
+    return re.sub(NOT_IN_FILE_NAMES, "_", name).encode()[:LONGEST_NAME].decode(errors="ignore")
 
 
 def draw_caption(picture: CaptionPicture, upstream: UpstreamInfo, path: Path) -> None:
@@ -129,8 +137,11 @@ def draw_caption(picture: CaptionPicture, upstream: UpstreamInfo, path: Path) ->
         _draw_attention(place(left, floor, across, heat), bar, picture, len(clip), style)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # _font_families has said so
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, format="png")
+        except OSError as error:
+            raise UserError(f"the picture {path} cannot be written: {error.strerror}") from error
 
 
 def _draw_frames(axes: "Axes", clip: Tensor, shown: int) -> None:

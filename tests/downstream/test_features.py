@@ -34,7 +34,9 @@ def build_upstream(dropout: float = 0.0):
 
 def build(fine_tune: bool = False, cache_gib: float = 1.0, dropout: float = 0.0, **config) -> UpstreamFeatures:
     featurizer = Featurizer(4, FeaturesConfig(**config))
-    return UpstreamFeatures(build_upstream(dropout), featurizer, fine_tune, cache_gib)
+    features = UpstreamFeatures(build_upstream(dropout), featurizer, fine_tune, cache_gib)
+    features.plan([])  # all of what comes
+    return features
 
 
 @pytest.fixture
@@ -211,6 +213,18 @@ def test_without_a_cache_nothing_is_kept(signals, calls):
         features(signals, KEYS)
     assert not features.kept
     assert calls == [[9000, 16000, 4321, 12000]] * 2
+
+
+def test_outside_of_a_training_nothing_is_kept_and_signals_pass_in_batches(signals, calls):
+    features = UpstreamFeatures(build_upstream(), Featurizer(4, FeaturesConfig()), False, 1.0)
+    features(signals, KEYS)
+    features.plan([])
+    features(signals[:1], KEYS[:1])
+    assert features.kept
+    features.forget()
+    features(signals, KEYS)
+    assert not features.kept
+    assert calls == [[9000, 16000, 4321, 12000], [9000], [9000, 16000, 4321, 12000]]
 
 
 def size_of(features: UpstreamFeatures) -> int:

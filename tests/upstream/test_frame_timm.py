@@ -196,7 +196,7 @@ def test_a_failed_download_is_told_as_such(monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", fail)
     with pytest.raises(
-        UserError, match=r"timm could not download resnet10t: no network here; give its weights as ckpt="
+        UserError, match=r"timm could not download resnet10t: no network here; give a file of its weights"
     ):
         frame_timm(**TINY, pretrained=True)
 

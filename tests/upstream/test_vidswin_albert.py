@@ -1,5 +1,6 @@
 """vidswin_albert: what its hidden states are, its pretraining, and what it begins with."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -12,7 +13,7 @@ from upstream.vidswin_albert import hubconf
 from upstream.vidswin_albert.config import PretrainConfig
 from upstream.vidswin_albert.expert import build_pretraining
 from upstream.vidswin_albert.model import VidSwinAlbert
-from upstream.vidswin_albert.pretraining import steps_of_epochs
+from upstream.vidswin_albert.pretraining import _count_epochs_anew, steps_of_epochs
 from utility.albert.captioning import AlbertForImageCaptioning
 from utility.albert.config import AlbertConfig
 from utility.albert.huggingface import save_pretrained
@@ -114,6 +115,22 @@ def test_a_run_without_max_steps_takes_its_epochs(config, tmp_path):
     module = build_pretraining(config, Experiment(tmp_path / "run"))
     module.prepare()
     assert module.config.trainer["max_steps"] == math.ceil(15 * 8 * 2 / (2 * 2))
+
+
+def test_other_epochs_of_a_resumed_run_are_counted_anew(config, tmp_path):
+    del config.trainer["max_steps"]
+    module = build_pretraining(config, Experiment(tmp_path / "run"))
+    module.prepare()
+    card = {"pretrain_config": to_plain(module.config)}
+    again = copy.deepcopy(module.config)
+    _count_epochs_anew(again, card["pretrain_config"])
+    assert again.trainer["max_steps"] == module.config.trainer["max_steps"]
+    again.epochs = 30
+    _count_epochs_anew(again, card["pretrain_config"])
+    assert "max_steps" not in again.trainer
+    again.trainer["max_steps"] = 7  # said by the user beside them
+    _count_epochs_anew(again, card["pretrain_config"])
+    assert again.trainer["max_steps"] == 7
 
 
 # -- the model -----------------------------------------------------------------------------------------------------
@@ -240,10 +257,17 @@ def test_an_official_albert_folder_gives_shape_weights_and_word_pieces(config, t
     published = AlbertForImageCaptioning(shape)
     save_pretrained(published, tmp_path / "albert", tokenizer)
     config.init.albert = str(tmp_path / "albert")
+    config.model.albert.sparse_form = "log"
+    config.model.albert.hidden_dropout_prob = 0.2
     module = build_pretraining(config, Experiment(tmp_path / "run"))
-    assert dataclasses.replace(module.config.model.albert, img_feature_dim=12) == dataclasses.replace(
-        shape, tie_word_embeddings=module.config.model.albert.tie_word_embeddings
-    )
+    taken = module.config.model.albert
+    assert (taken.sparse_form, taken.hidden_dropout_prob, taken.img_feature_dim) == (
+        "log",
+        0.2,
+        12,
+    )  # not the folder's
+    own = {"sparse_form": shape.sparse_form, "hidden_dropout_prob": shape.hidden_dropout_prob}
+    assert dataclasses.replace(taken, **own, tie_word_embeddings=shape.tie_word_embeddings) == shape
     ours, theirs = module.model.captioner.state_dict(), published.state_dict()
     for key in ("albert.embeddings.word_embeddings.weight", "albert.encoder.groups.0.0.output.weight"):
         assert torch.equal(ours[key], theirs[key])
@@ -253,7 +277,7 @@ def test_an_official_albert_folder_gives_shape_weights_and_word_pieces(config, t
 def test_a_folder_without_word_pieces_is_refused(config, tmp_path):
     save_pretrained(AlbertForImageCaptioning(config.model.albert), tmp_path / "albert")
     config.init.albert = str(tmp_path / "albert")
-    with pytest.raises(UserError, match=r"neither spiece.model nor vocab.txt"):
+    with pytest.raises(UserError, match=r"neither spiece\.model .* nor vocab\.txt"):
         build_pretraining(config, Experiment(tmp_path / "run"))
 
 
@@ -263,6 +287,9 @@ def test_a_tokenizer_file_is_used_as_it_is(config, tmp_path):
     config.tokenizer.file = str(tmp_path / "spiece.model")
     module = build_pretraining(config, Experiment(tmp_path / "run"))
     assert module.tokenizer.encode("other words").ids == tokenizer.encode("other words").ids
+    config.tokenizer.lower_case = False
+    cased = build_pretraining(config, Experiment(tmp_path / "cased"))
+    assert cased.tokenizer.encode("Other").ids != cased.tokenizer.encode("other").ids
     config.tokenizer.file = str(tmp_path / "words.json")
     with pytest.raises(UserError, match="neither a sentencepiece model"):
         build_pretraining(config, Experiment(tmp_path / "run"))
@@ -301,6 +328,20 @@ def test_a_run_in_two_legs_ends_in_the_weights_of_one(tmp_path, script, pretrain
     expert = hubconf.vidswin_albert(ckpt=tmp_path / "whole")
     weights = whole["state_dict"]["model.projection.weight"]
     assert torch.equal(expert.model.projection.weight, weights) and expert.caption_decoder() is not None
+
+    shorter = hubconf.vidswin_albert(ckpt=tmp_path / "whole", num_frames=2)
+    table, of_less = (model.model.captioner.sparse_attention.table for model in (expert, shorter))
+    places = len(of_less)  # of one step of time, of two patches each
+    assert len(table) == 2 * places
+    over_time = table.view(2, places, 2, places).mean((0, 2))  # linear, from two steps to one
+    torch.testing.assert_close(of_less, over_time)
+
+    options = tmp_path / "options.yaml"  # a cap on word pieces that the run has lowered
+    options.write_text(
+        (tmp_path / "whole" / "pretrain_config.yaml").read_text().replace(" vocab_size: ", " vocab_size: 9")
+    )
+    status, output = script("run_pretrain.py", "-e", str(tmp_path / "whole"), "-c", str(options))
+    assert status == 0, output
 
     status, output = script(*pretrain("again", "trainer.max_steps=1", flags=["--init-from", str(tmp_path / "whole")]))
     assert status == 0 and "with its word pieces" in output, output

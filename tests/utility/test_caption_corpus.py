@@ -18,6 +18,7 @@ from utility.caption_corpus import (
     read_captioned_clips,
     split_held_out_clips,
 )
+from utility.caption_files import read_captions
 from utility.configuration import from_plain, to_plain
 from utility.corpus import Utterance, split_held_out
 from utility.errors import UserError
@@ -170,7 +171,11 @@ BAD_ANNOTATIONS = {
         "entry 0: video must be a text, it has only clip, text",
     ),
     "caption no text": ("a.json", '[{"video": "c", "caption": 3}]', "entry 0: caption must be a text, got 3"),
-    "no column": ("a.csv", "video,text\nc,x\n", "no column caption; its columns are video, text"),
+    "no column": ("a.csv", "video,text\nc,x\n", "no column caption; its columns are 'video, text'"),
+    "two columns of a name": ("a.csv", "video,caption,caption\nc,x,y\n", "two columns of the same name"),
+    "comma in a caption": ("a.csv", "video,caption\nc,a dog, and a cat\n", "row 2: 3 values for 2 columns.*quotes"),
+    "open quote": ("a.csv", 'video,caption\nc,"x\nd,y\n', "not well-formed"),
+    "too deep": ("a.json", "[" * 100000, "not well-formed"),
     "short row": ("a.csv", "video,caption\nc\n", "row 2"),
     "no rows": ("a.tsv", "video\tcaption\n", "holds no captions"),
     "not UTF-8": ("a.csv", b"video,caption\nc,\xff\xfe\n", "not well-formed"),
@@ -301,3 +306,23 @@ def test_worker_processes_read_the_same(clips):
     dataset = ClipDataset(clips, 4, 16, seed=0)
     for index, item in enumerate(DataLoader(dataset, batch_size=None, num_workers=2)):
         assert torch.equal(item["signal"], dataset[index]["signal"])
+
+
+def test_videos_of_one_name_in_two_folders_must_be_told_apart(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "c.mp4").touch()
+    annotation = tmp_path / "a.json"
+    annotation.write_text('[{"video": "c", "caption": "x"}]')
+    with pytest.raises(UserError, match=r"one/c\.mp4 or .*two/c\.mp4\? .* such as 'one/c'"):
+        clips_of(tmp_path, annotation)
+    annotation.write_text('[{"video": "two/c", "caption": "x"}]')
+    assert [clip.path for clip in clips_of(tmp_path, annotation)] == [str(tmp_path / "two" / "c.mp4")]
+
+
+def test_quotes_in_a_tsv_are_characters_and_clips_without_captions_are_told(videos, tmp_path, caplog):
+    (tmp_path / "a.tsv").write_text('video\tcaption\nc\t"fast cars\nd\ta "cat"\n')
+    assert read_captions(tmp_path / "a.tsv", "en") == {"c": ['"fast cars'], "d": ['a "cat"']}
+    (tmp_path / "a.json").write_text('[{"videoID": "c", "enCap": ["x \\ud83d"]}, {"videoID": "d", "enCap": []}]')
+    assert read_captions(tmp_path / "a.json", "en") == {"c": ["x ?"]}
+    assert "1 videos have no captions and are left out, such as d" in caplog.text

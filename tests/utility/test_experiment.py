@@ -50,7 +50,7 @@ def test_an_empty_folder_is_no_experiment(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/exp: cannot be made: Not a directory; -p"):
+    with pytest.raises(UserError, match=r"file/exp: cannot be written to: Not a directory; -p"):
         Experiment(tmp_path / "file" / "exp").make_folder()
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from utility import frames
 from utility.frames import (
     IMAGENET_DEVIATION,
     IMAGENET_MEAN,
@@ -27,6 +28,16 @@ def test_squares_equal_torchvisions_resize_and_center_crop(shape):
     clip = torch.randint(0, 256, (3, 3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     expected = v2.CenterCrop(48)(v2.Resize(48, antialias=True)(clip))
     assert torch.equal(square_frames(clip, 48), expected)
+
+
+@pytest.mark.parametrize("shape", [(48, 85), (31, 90), (200, 113)])
+def test_squares_on_other_devices_are_within_a_rounding_of_those_of_the_processor(shape, monkeypatch):
+    clip = torch.randint(0, 256, (3, 3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = square_frames(clip, 48)
+    monkeypatch.setattr(frames, "_resized", frames._resized_in_float)
+    actual = square_frames(clip, 48)
+    assert actual.dtype == torch.uint8
+    assert (actual.int() - expected.int()).abs().max() <= 1
 
 
 def test_normalization_equals_torchvisions():

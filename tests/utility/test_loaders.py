@@ -100,6 +100,12 @@ def test_the_log_names_each_bad_file_once_and_counts_it(tmp_path, caplog):
     assert "b.wav: not audio (2 so far" in caplog.text
 
 
+def test_what_an_earlier_leg_of_the_run_has_listed_is_not_listed_again(tmp_path):
+    for bad in ([("a.wav", "empty")], [("a.wav", "empty"), ("b.wav", "empty")]):
+        BadFileLog(tmp_path / "skipped.txt", num_files=100, max_bad_fraction=0.05).note(bad)
+    assert (tmp_path / "skipped.txt").read_text() == "a.wav\tempty\nb.wav\tempty\n"
+
+
 def test_every_process_lists_what_it_could_not_read(tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     bad_files = BadFileLog(tmp_path / "skipped.txt", num_files=100, max_bad_fraction=0.05)

@@ -5,6 +5,7 @@ import torch
 import transformers
 from torch import nn
 
+from upstream.vidswin_albert.video_swin import VideoSwin, VideoSwinConfig
 from utility.encoder import EncoderConfig, TransformerEncoder
 from utility.optimization import build_optimizer, build_schedule, decay_groups
 
@@ -52,6 +53,15 @@ def test_biases_and_layer_norms_are_not_decayed():
     assert all("norm" not in names[id(one)] and names[id(one)].endswith("weight") for one in decayed["params"])
     assert all("norm" in names[id(one)] or names[id(one)].endswith("bias") for one in kept["params"])
     assert len(decayed["params"]) + len(kept["params"]) == len(names)
+
+
+def test_biases_of_attention_by_relative_position_are_not_decayed_either():
+    swin = VideoSwin(VideoSwinConfig(embed_dim=8, depths=[1], num_heads=[2], window_size=[2, 4, 4]))
+    decayed, _ = decay_groups(swin, lr=0.1, weight_decay=0.3)
+    names = {id(parameter): name for name, parameter in swin.named_parameters()}
+    biases = [name for name in names.values() if "relative" in name]
+    assert biases
+    assert not any("bias" in names[id(one)] for one in decayed["params"])
 
 
 def test_frozen_weights_and_empty_groups_are_left_out():

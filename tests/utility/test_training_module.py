@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from utility.errors import UserError
+from utility.optimization import build_optimizer
 from utility.training_module import TrainingModule
 
 
@@ -25,9 +26,25 @@ def test_a_gradient_that_is_not_finite_stops_the_run(module):
 
 
 def test_a_gradient_scaler_is_left_to_skip_such_steps_itself(module):
-    module._trainer.precision_plugin.scaler = object()
+    module._trainer.precision_plugin.scaler = torch.amp.GradScaler("cpu")
     module.weight.grad = torch.full((3,), float("inf"))
     module.configure_gradient_clipping(None, None, None)
+
+
+def test_gradients_are_clipped_by_the_norm_that_they_have_without_the_scale(module):
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    module._trainer.precision_plugin.scaler = scaler
+    optimizer = build_optimizer("sgd", [{"params": [module.weight], "lr": 1.0}], (0.0, 0.0), 1e-8)
+    scaler.scale((module.weight * torch.tensor([0.3, 0.4, 0.0])).sum()).backward()
+    module.configure_gradient_clipping(optimizer, 1.0, None)
+    scaler.step(optimizer)
+    torch.testing.assert_close(module.weight.detach(), torch.tensor([0.7, 0.6, 1.0]))
+    scaler.update()
+    optimizer.zero_grad()
+    scaler.scale((module.weight * torch.tensor([3.0, 4.0, 0.0])).sum()).backward()
+    module.configure_gradient_clipping(optimizer, 1.0, None)
+    scaler.step(optimizer)
+    torch.testing.assert_close(module.weight.detach(), torch.tensor([0.1, -0.2, 1.0]), atol=1e-5, rtol=0)
 
 
 def test_gradients_are_clipped_by_their_norm(module):

@@ -50,7 +50,7 @@ class FrameBackbone(nn.Module):
             self.backbone = timm.create_model(self.name, pretrained=config.pretrained, num_classes=0, **sizes)
         except Exception as error:  # whatever the network, the hub's client or the model's constructor raise
             what = "download" if config.pretrained else "build"
-            advice = "; give its weights as ckpt=, or random_weights=True" if config.pretrained else ""
+            advice = "; give a file of its weights (ckpt=, -k), or leave pretrained out" if config.pretrained else ""
             raise UserError(f"timm could not {what} {self.name}: {error}{advice}") from error
         names = settings.get("classifier") or ()
         self.classifiers = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))

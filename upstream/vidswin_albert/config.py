@@ -6,9 +6,10 @@ from typing import ClassVar
 
 from utility.albert.config import AlbertConfig
 from utility.albert.masked_captions import CaptionMaskingConfig
+from utility.albert.sparse_attention import RESIZINGS
 from utility.caption_corpus import CaptionCorpusConfig
 from utility.training_config import CheckpointConfig, LoaderConfig, OptimizerConfig, SchedulerConfig, SharedConfig
-from utility.value_checks import positive_problem, range_problem
+from utility.value_checks import choice_problem, positive_problem, range_problem
 
 from .video_swin import VideoSwinConfig
 
@@ -27,10 +28,14 @@ class VidSwinAlbertConfig:
     """Learn which video tokens attend to which (Lin et al. 2022, sec. 3.2)."""
     hard_attention: bool = False
     """Take the learned attention as 0 or 1, by 0.5, once it has been learned."""
+    sparse_resizing: str = "interpolate"
+    """How weights' sparse attention is carried over to another num_frames: interpolate over time, or block, copies
+    along the diagonal with random values beside them."""
 
     def problems(self) -> Iterable[str | None]:
         yield positive_problem("num_frames", self.num_frames)
         yield positive_problem("frame_size", self.frame_size)
+        yield choice_problem("sparse_resizing", self.sparse_resizing, RESIZINGS)
         if self.albert.img_feature_dim is None:
             yield "albert.img_feature_dim: is the width between Video Swin and ALBERT (512 in SwinBERT), got null"
 
@@ -49,7 +54,8 @@ class InitConfig:
     swin: str = ""
     """A file of Video Swin (official or torchvision's) or of 2-D Swin, which is inflated."""
     albert: str = ""
-    """An official ALBERT or BERT folder: its shape, weights and tokenizer come before model.albert and tokenizer."""
+    """An official ALBERT or BERT folder: its shape, weights and tokenizer come before model.albert and tokenizer, but
+    for img_feature_dim, sparse_form and the dropouts of model.albert."""
 
 
 @dataclass
@@ -59,6 +65,8 @@ class TokenizerConfig:
     file: str = ""
     """A spiece.model or vocab.txt; none: word pieces are trained on the training captions, model.albert.vocab_size
     at most."""
+    lower_case: bool = True
+    """Whether captions are lower-cased for the file's word pieces."""
 
 
 @dataclass
@@ -124,6 +132,10 @@ class PretrainConfig(ModelSection, SharedConfig):
                 f"masking.max_length: {self.masking.max_length} word pieces, but the model has positions for "
                 f"{self.model.albert.max_position_embeddings} (model.albert.max_position_embeddings)"
             )
+
+    def settled_keys(self) -> list[str]:
+        """What a run finds out for itself when it begins, whatever the configuration says."""
+        return ["model.albert" if self.init.albert else "model.albert.vocab_size", "model.albert.pad_token_id"]
 
     def has_data(self) -> bool:
         """Whether a corpus is named; without, the demo recipe runs."""

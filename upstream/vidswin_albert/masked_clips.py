@@ -18,7 +18,7 @@ MASK_STREAM = 1
 
 
 class MaskedClips(Dataset):
-    """Clips with masked captions; the masks depend on the seed, the pass and the clip alone."""
+    """Clips with masked captions; the masks depend on the seed, the pass and the clip's index alone."""
 
     def __init__(self, clips: ClipDataset, tokenizer: Any, masking: CaptionMaskingConfig, seed: int, frame_size: int):
         self.clips, self.tokenizer, self.masking = clips, tokenizer, masking

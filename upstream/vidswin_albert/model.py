@@ -1,13 +1,19 @@
 """Video Swin under ALBERT (SwinBERT: Lin et al. 2022, with its BERT replaced by ALBERT)."""
 
+import logging
 import math
 
 from torch import Tensor, nn
 
 from utility.albert.captioning import AlbertForImageCaptioning
+from utility.albert.sparse_attention import LearnedSparseAttention
 
 from .config import VidSwinAlbertConfig
 from .video_swin import VideoSwin
+
+SPARSE_TABLE = "captioner.sparse_attention.table"
+
+log = logging.getLogger("mynah")
 
 
 class VidSwinAlbert(nn.Module):
@@ -21,11 +27,28 @@ class VidSwinAlbert(nn.Module):
         self.config = config
         self.swin = VideoSwin(config.swin)
         grid = self.swin.num_positions(config.num_frames, config.frame_size, config.frame_size)
-        self.num_positions = math.prod(grid)
+        self.num_steps, self.num_positions = grid[0], math.prod(grid)
         self.projection = nn.Linear(self.swin.feature_size, config.albert.img_feature_dim)
         self.captioner = AlbertForImageCaptioning(
             config.albert, self.num_positions if config.sparse_attention else None, config.hard_attention
         )
+
+    def resize_sparse_attention(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a model of another `num_frames` -> the same with the sparse attention of this one's size, as
+        `config.sparse_resizing` says; as they are where its size is another for another reason.
+        """
+        table, places = weights.get(SPARSE_TABLE), self.num_positions // self.num_steps
+        own = self.captioner.sparse_attention
+        if table is None or own is None or len(table) == self.num_positions or len(table) % places:
+            return weights
+        given = LearnedSparseAttention(len(table))
+        given.table.data.copy_(table)
+        resized = given.resized(self.num_positions, len(table) // places, self.num_steps, self.config.sparse_resizing)
+        log.info(
+            "sparse attention: carried over from %d to %d steps of time (%s)",
+            *(len(table) // places, self.num_steps, self.config.sparse_resizing),
+        )
+        return {**weights, SPARSE_TABLE: resized.table.data}
 
     def forward(self, frames: Tensor, input_ids: Tensor, caption_valid: Tensor, targets: Tensor) -> Tensor:
         """frames: (B, T, 3, S, S) float32, normalized; input_ids, caption_valid, targets: (B, K, C), see

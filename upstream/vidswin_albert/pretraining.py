@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from utility.albert.caption_fit import warn_of_misfit
 from utility.caption_corpus import (
     CaptionedClip,
     ClipDataset,
@@ -29,7 +30,7 @@ from utility.training_module import TrainingModule
 from .config import ModelSection, PretrainConfig
 from .masked_clips import MaskedClips, collate
 from .model import VidSwinAlbert
-from .start import choose_tokenizer, load_published, tokenizer_of
+from .start import choose_tokenizer, load_published, settle_albert, take_settled, tokenizer_of
 
 log = logging.getLogger("mynah")
 
@@ -51,9 +52,14 @@ class VideoCaptionPretraining(TrainingModule):
         self.validated_at = -1
         self.train_clips, self.held_out = self._read_clips()
         if experiment.resume_from is not None:
-            self.tokenizer = tokenizer_of(read_checkpoint(experiment.resume_from, "pretrain"))
+            checkpoint = read_checkpoint(experiment.resume_from, "pretrain")
+            self.tokenizer = take_settled(config, checkpoint)
+            _count_epochs_anew(config, checkpoint[CARD]["pretrain_config"])
         else:
             self.tokenizer = choose_tokenizer(config, self.train_clips)
+            captions = [text for clip in self.train_clips for text in clip.captions]
+            remedy = "give another init.albert or tokenizer.file"
+            warn_of_misfit(self.tokenizer, captions, config.masking.max_length, remedy)
         self.model = VidSwinAlbert(config.model)
         if experiment.resume_from is None:
             load_published(self.model, config)
@@ -63,7 +69,7 @@ class VideoCaptionPretraining(TrainingModule):
         datarc = self.config.datarc
         clips = read_captioned_clips(datarc, "train", self.skipped).clips
         if annotation_file(datarc, "dev") is not None:
-            return clips, read_captioned_clips(datarc, "dev", None).clips
+            return clips, read_captioned_clips(datarc, "dev", self.skipped).clips
         return split_held_out_clips(clips, datarc.valid_fraction, self.seed)
 
     def prepare(self) -> None:
@@ -75,9 +81,6 @@ class VideoCaptionPretraining(TrainingModule):
         if "max_steps" not in self.config.trainer:
             self.config.trainer["max_steps"] = steps_of_epochs(self.config, num_pairs)
             log.info("%g epochs are %d steps", self.config.epochs, self.config.trainer["max_steps"])
-        warmup = self.config.scheduler.num_warmup_steps
-        if self.config.scheduler.num_training_steps is None and 0 < self.config.trainer["max_steps"] <= warmup:
-            log.warning("the warm-up of %d steps outlasts the run", warmup)
 
     def describe_size(self) -> str:
         return describe_size(self.model.captioner.albert.encoder, self.model)
@@ -141,11 +144,13 @@ class VideoCaptionPretraining(TrainingModule):
     def on_validation_epoch_end(self) -> None:
         """val_loss and val_accuracy: over all masked words of the held-out clips, whatever their batches."""
         error, right, count = self.trainer.strategy.reduce(self.val_sums, reduce_op="sum").tolist()
-        self.last_val_loss, self.validated_at = error / max(count, 1), self.global_step
+        if not count:
+            raise UserError(f"none of the {len(self.held_out)} held-out clips could be read; see {self.skipped}")
+        self.last_val_loss, self.validated_at = error / count, self.global_step
         if self.first_val_loss is None:
             self.first_val_loss = self.last_val_loss
         self.log("val_loss", self.last_val_loss, prog_bar=True)
-        self.log("val_accuracy", right / max(count, 1), prog_bar=True)
+        self.log("val_accuracy", right / count, prog_bar=True)
 
     def _predict(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Scores (M, vocab_size) and answers (M,) of the batch's masked words."""
@@ -184,10 +189,17 @@ class VideoCaptionPretraining(TrainingModule):
         """Take the weights alone of another run (--init-from), and its word pieces with them."""
         self.tokenizer = tokenizer_of(checkpoint)
         if self.tokenizer.vocab_size != self.config.model.albert.vocab_size:
-            self.config.model.albert.vocab_size = self.tokenizer.vocab_size
+            settle_albert(self.config, self.tokenizer)
             self.model = VidSwinAlbert(self.config.model)
-        load_weights(self.model, select_weights(checkpoint["state_dict"], "model."), source)
+        weights = self.model.resize_sparse_attention(select_weights(checkpoint["state_dict"], "model."))
+        load_weights(self.model, weights, source)
         log.info("initialized from %s (step %d), with its word pieces", source, checkpoint[CARD]["step"])
+
+
+def _count_epochs_anew(config: PretrainConfig, earlier: dict[str, Any]) -> None:
+    """Where a resumed run is given other `epochs`, its steps are no longer those that the run began with."""
+    if config.epochs != earlier["epochs"] and config.trainer.get("max_steps") == earlier["trainer"]["max_steps"]:
+        del config.trainer["max_steps"]
 
 
 def steps_of_epochs(config: PretrainConfig, num_pairs: int) -> int:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from utility.albert.config import AlbertConfig
 from utility.albert.huggingface import convert_from_huggingface, load_parts, read_config, read_weights
-from utility.albert.tokenizer import AlbertTokenizer, tokenizer_from_plain
+from utility.albert.tokenizer import AlbertTokenizer, load_tokenizer, tokenizer_from_plain
 from utility.albert.wordpiece import WordPieceTokenizer
 from utility.caption_corpus import CaptionedClip
 from utility.checkpoint import CARD
+from utility.configuration import from_plain
 from utility.errors import UserError
 
 from .config import PretrainConfig
@@ -19,7 +21,9 @@ from .swin_weights import load_swin
 
 log = logging.getLogger("mynah")
 
-TOKENIZERS = {"spiece.model": AlbertTokenizer, "vocab.txt": WordPieceTokenizer}
+TOKENIZERS = {".model": AlbertTokenizer, ".txt": WordPieceTokenizer}
+OWN_FIELDS = ("img_feature_dim", "sparse_form", "hidden_dropout_prob", "attention_probs_dropout_prob")
+"""Of model.albert beside a published shape: what captioning adds to it, and what is about training."""
 
 
 def tokenizer_of(checkpoint: dict[str, Any]) -> Any:
@@ -30,13 +34,14 @@ def tokenizer_of(checkpoint: dict[str, Any]) -> Any:
 def choose_tokenizer(config: PretrainConfig, clips: Sequence[CaptionedClip]) -> Any:
     """The published ones of `init.albert`, those of a file, or word pieces trained on the clips' captions.
 
-    Settles `config.model.albert` with it: the number of word pieces and, of `init.albert`, the whole shape.
+    Settles `config.model.albert` with it: the number of word pieces and, of `init.albert`, all but OWN_FIELDS.
     """
     albert = config.model.albert
     if config.init.albert:
         published = read_config(config.init.albert)
-        config.model.albert = dataclasses.replace(published, img_feature_dim=albert.img_feature_dim)
-        tokenizer = read_tokenizer(_tokenizer_file(Path(config.init.albert).expanduser()))
+        tokenizer = load_tokenizer(config.init.albert)
+        own = {name: getattr(albert, name) for name in OWN_FIELDS}
+        config.model.albert = dataclasses.replace(published, pad_token_id=tokenizer.pad_id, **own)
         if tokenizer.vocab_size > published.vocab_size:
             raise UserError(
                 f"{config.init.albert}: {tokenizer.vocab_size} word pieces, but embeddings for {published.vocab_size}"
@@ -44,20 +49,39 @@ def choose_tokenizer(config: PretrainConfig, clips: Sequence[CaptionedClip]) -> 
         log.info("model.albert and word pieces are those of %s", config.init.albert)
         return tokenizer
     if config.tokenizer.file:
-        tokenizer = read_tokenizer(Path(config.tokenizer.file).expanduser())
+        tokenizer = read_tokenizer(Path(config.tokenizer.file).expanduser(), config.tokenizer.lower_case)
     else:
         tokenizer = AlbertTokenizer.train([text for clip in clips for text in clip.captions], albert.vocab_size)
         log.info("%d word pieces, learned from the training captions", tokenizer.vocab_size)
-    config.model.albert = dataclasses.replace(albert, vocab_size=tokenizer.vocab_size)
+    settle_albert(config, tokenizer)
     return tokenizer
 
 
-def read_tokenizer(path: Path) -> Any:
+def settle_albert(config: PretrainConfig, tokenizer: Any) -> None:
+    """Give `config.model.albert` the tokenizer's size and padding."""
+    albert = config.model.albert
+    sizes = {"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id}
+    config.model.albert = dataclasses.replace(albert, **sizes)
+
+
+def take_settled(config: PretrainConfig, checkpoint: dict[str, Any]) -> Any:
+    """The word pieces of the run that `checkpoint` is of; settles `config.model.albert` as they were settled then."""
+    card, tokenizer = checkpoint[CARD], tokenizer_of(checkpoint)
+    if config.init.albert:
+        published = from_plain(AlbertConfig, card["config"]["model"]["albert"], "the checkpoint's model.albert")
+        own = {name: getattr(config.model.albert, name) for name in OWN_FIELDS}
+        config.model.albert = dataclasses.replace(published, **own)
+    else:
+        settle_albert(config, tokenizer)
+    return tokenizer
+
+
+def read_tokenizer(path: Path, lower_case: bool) -> Any:
     """A spiece.model or vocab.txt. Raises UserError for anything else."""
-    kind = next((kind for name, kind in TOKENIZERS.items() if path.suffix == Path(name).suffix), None)
+    kind = TOKENIZERS.get(path.suffix)
     if kind is None:
         raise UserError(f"{path}: is neither a sentencepiece model (.model) nor a WordPiece vocabulary (.txt)")
-    return kind.from_file(path)
+    return kind.from_file(path, lower_case)
 
 
 def load_published(model: VidSwinAlbert, config: PretrainConfig) -> None:
@@ -69,10 +93,3 @@ def load_published(model: VidSwinAlbert, config: PretrainConfig) -> None:
         path, weights = read_weights(config.init.albert)
         load_parts(model.captioner, convert_from_huggingface(weights, config.model.albert), path)
         log.info("ALBERT begins with %s", path)
-
-
-def _tokenizer_file(folder: Path) -> Path:
-    found = next((folder / name for name in TOKENIZERS if (folder / name).is_file()), None)
-    if found is None:
-        raise UserError(f"{folder}: neither {' nor '.join(TOKENIZERS)} there; init.albert needs word pieces too")
-    return found

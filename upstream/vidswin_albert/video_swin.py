@@ -8,6 +8,7 @@ mlp}`, `stages.I.merging.{norm, reduction}` between the stages, and `norm`.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,8 @@ from .swin_windows import WindowPlan, plan_windows
 
 AXES = 3
 """Time, height and width."""
+KEPT_PLANS = 8
+"""Shapes of batches whose windows are remembered."""
 
 
 @dataclass
@@ -150,7 +153,7 @@ class Stage(nn.Module):
         self.window_size, self.gradient_checkpointing = tuple(config.window_size), config.gradient_checkpointing
         self.blocks = nn.ModuleList(Block(config, width, config.num_heads[index], rate) for rate in rates)
         self.merging = PatchMerging(width) if index < len(config.depths) - 1 else None
-        self._planned, self._plans = None, ()
+        self._plans: dict[Any, tuple[WindowPlan, WindowPlan]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, T, H, W, D) -> (B, T, H / 2, W / 2, 2 * D), halves rounded up, or unchanged in the last stage."""
@@ -163,16 +166,18 @@ class Stage(nn.Module):
         return x if self.merging is None else self.merging(x)
 
     def _plans_for(self, x: Tensor) -> tuple[WindowPlan, WindowPlan]:
-        """The plain and the shifted plan, kept until a batch of another shape comes."""
+        """The plain and the shifted plan; those of the last few shapes of batches are kept."""
         wanted = (x.shape[:-1], x.device)
-        if self._planned != wanted:
+        if wanted not in self._plans:
+            if len(self._plans) == KEPT_PLANS:
+                del self._plans[next(iter(self._plans))]
             batch, *size = x.shape[:-1]
             with torch.inference_mode(False):  # or what validation leaves here could not be used in training
-                self._plans = tuple(
-                    plan_windows(batch, size, self.window_size, shifted, x.device) for shifted in (False, True)
+                plain, shifted = (
+                    plan_windows(batch, size, self.window_size, each, x.device) for each in (False, True)
                 )
-            self._planned = wanted
-        return self._plans
+            self._plans[wanted] = plain, shifted
+        return self._plans[wanted]
 
 
 class Block(nn.Module):

@@ -91,7 +91,7 @@ class AlbertForImageCaptioning(nn.Module):
         if num_positions != self.sparse_attention.num_positions:
             raise ValueError(
                 f"{num_positions} video tokens, but the learned sparse attention is of "
-                f"{self.sparse_attention.num_positions}: give it clips of as many frames, or resize it"
+                f"{self.sparse_attention.num_positions}: give it clips of as many frames"
             )
         return self.sparse_attention.bias()[None, None]
 

@@ -44,7 +44,7 @@ class GenerationConfig:
         yield range_problem("max_length", self.max_length, 1)
         yield range_problem("min_length", self.min_length, 0, self.max_length)
         yield range_problem("num_beams", self.num_beams, 1)
-        yield range_problem("num_return", self.num_return, 1, self.num_beams)
+        yield range_problem("num_return", self.num_return, 1, max(1, self.num_beams))
         yield range_problem("length_penalty", self.length_penalty, -100, 100)
         yield positive_problem("repetition_penalty", self.repetition_penalty)
 

@@ -88,6 +88,8 @@ class AlbertTokenizer(SubwordTokenizer):
                 )
         except (RuntimeError, OSError) as error:
             reason = str(error).rpartition("] ")[2]  # what sentencepiece says before it is about its source
+            if "ncrease vocab_size" in reason:
+                reason = "they have more different characters than that; give more word pieces (vocab_size)"
             raise UserError(f"no tokenizer of {vocab_size} word pieces from {len(lines)} texts: {reason}") from error
         tokenizer = cls(without_seeds_path(proto.getvalue()))
         if tokenizer.vocab_size < vocab_size:

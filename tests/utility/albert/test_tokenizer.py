@@ -200,7 +200,7 @@ def test_too_large_a_vocabulary_is_lowered(caplog):
 
 
 def test_too_small_a_vocabulary_and_no_text_are_refused():
-    with pytest.raises(UserError, match=r"no tokenizer of 12 word pieces from 175 texts: Vocabulary size is smaller"):
+    with pytest.raises(UserError, match=r"no tokenizer of 12 word pieces from 175 texts: .* give more word pieces"):
         AlbertTokenizer.train(captions(), 12)
     for nothing in ([], ["", "  ", "\n"]):
         with pytest.raises(UserError, match="every text is empty"):
