@@ -11,8 +11,9 @@ demo: .venv/.runtime
 demo-video: .venv/.runtime
 	$(BIN)/python run_demo_video.py
 
+# One thread and one process for each of two cores; the tests of a file share what they have trained.
 test: .venv/.development lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/.development
 	$(BIN)/ruff check .
