@@ -179,14 +179,17 @@ class Probing(TrainingModule):
         if self.trainer.world_size == 1:
             return compute()
         outcome: list[Any] = [None, None]
+        failure = None
         if self.trainer.is_global_zero:
             try:
                 outcome[0] = compute()
-            except UserError as error:
-                outcome[1] = error
+            except Exception as error:  # or the others would wait for ever
+                failure, outcome[1] = error, f"the first process failed: {error}"
         dist.broadcast_object_list(outcome, src=0)
+        if failure is not None:
+            raise failure
         if outcome[1] is not None:
-            raise outcome[1]
+            raise UserError(outcome[1])
         return outcome[0]
 
     # -- weights ---------------------------------------------------------------------------------------------

@@ -139,13 +139,14 @@ class VideoUpstream(Upstream):
     def forward(self, signals: Sequence[Tensor], num_hidden_states: int | None = None) -> dict[str, Any]:
         """signals: uint8 RGB clips (T, 3, H, W) of any length and size, on any device; see `Upstream`."""
         self._check(signals)
-        frames = torch.stack([self._prepare(clip.to(self.device, non_blocking=True)) for clip in signals])
+        frames = torch.stack([self._prepare(clip) for clip in signals])
         states = tuple(self.encode(normalize_frames(frames), num_hidden_states or self.num_hidden_states))
         lengths = torch.full((len(signals),), self.num_positions, device=frames.device)
         return {"hidden_states": states, "last_hidden_state": states[-1], "lengths": lengths}
 
     def _prepare(self, clip: Tensor) -> Tensor:
-        return square_frames(sample_frames(clip, self.frames_per_clip), self.frame_size)
+        taken = sample_frames(clip, self.frames_per_clip)
+        return square_frames(taken.to(self.device, non_blocking=True), self.frame_size)
 
     def _check(self, signals: Sequence[Tensor]) -> None:
         self._check_list(signals, "uint8 clips (T, 3, H, W)", "clip")
