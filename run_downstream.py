@@ -111,8 +111,6 @@ def build(arguments: argparse.Namespace, experiment: Experiment) -> Any:
         expert_class.use_demo_data(config)
     import torch
 
-    if config.features.layer is not None and -upstream.num_hidden_states <= config.features.layer < 0:
-        config.features.layer += upstream.num_hidden_states  # counted from the last one
     torch.manual_seed(config.seed)
     expert = expert_class(upstream_info(upstream), config, folder=experiment.folder)
     fine_tune = bool(arguments.fine_tune)

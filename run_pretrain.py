@@ -73,11 +73,16 @@ def choose_upstream(arguments: argparse.Namespace, experiment: Experiment) -> st
 
 
 def configure(arguments: argparse.Namespace, experiment: Experiment, default: Path, schema: type) -> Any:
-    """-c or the plugin's YAML, then -g, then -o; of a resumed run its own configuration, or with -e -c, then -o."""
+    """-c or the plugin's YAML, then -g, then -o; of a resumed run its own configuration or -c, then -o."""
     overrides = collect_overrides(arguments)
     if experiment.resume_from is not None:
         return configure_again(arguments, experiment.resume_from, schema, overrides)
-    files = [arguments.config or default] + ([arguments.model_config] if arguments.model_config else [])
+    return configure_from_files(arguments, arguments.config or default, schema, overrides)
+
+
+def configure_from_files(arguments: argparse.Namespace, file: Path, schema: type, overrides: list[str]) -> Any:
+    """`file`, then -g, then -o; the demo recipe where they name no data."""
+    files = [file] + ([arguments.model_config] if arguments.model_config else [])
     config = load_config(schema, files=files, overrides=overrides)
     if not config.has_data():
         log.info("no data configured (datarc.file_path): this is the demo recipe, on %s", schema.demo_data)
@@ -89,17 +94,17 @@ def configure(arguments: argparse.Namespace, experiment: Experiment, default: Pa
 def configure_again(arguments: argparse.Namespace, checkpoint: Path, schema: type, overrides: list[str]) -> Any:
     """The configuration of a resumed run; what is for new runs alone is refused.
 
-    But for -a, which repeats the command that began the run: what -c and -g gave is then its own configuration.
+    But for -a, which repeats the command that began the run.
     """
     for flag, value in (("-g", arguments.model_config), ("--init-from", arguments.init_from)):
         if value is not None and not arguments.auto_resume:
             raise UserError(f"{flag} is for a new run; {checkpoint} brings its own model; leave {flag} out")
     plain = read_checkpoint(checkpoint, "pretrain")[CARD]["pretrain_config"]
-    if arguments.config is not None and not arguments.auto_resume:
-        config = load_config(schema, files=[arguments.config], overrides=overrides)
+    if arguments.config is not None:
+        config = configure_from_files(arguments, arguments.config, schema, overrides)
     else:
         config = from_plain(schema, plain, str(checkpoint), overrides)
-        refuse_other_model(config, plain, checkpoint)
+    refuse_other_model(config, plain, checkpoint)
     refuse_other_optimizer(config, plain, checkpoint)
     return config
 

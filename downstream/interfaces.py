@@ -39,6 +39,8 @@ class UpstreamInfo:
     """Video: pixels of the square that it takes of a frame."""
     num_positions: int = 0
     """Video: features of a clip, time being the slowest axis."""
+    num_hidden_states: int = 0
+    """How many the upstream has; 0 where that is not known."""
     caption_decoder: dict[str, Any] | None = None
     """Video: what a captioning task can begin with, as `VideoUpstream.caption_decoder` gives it."""
 

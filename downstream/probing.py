@@ -1,5 +1,6 @@
 """Training and testing a task on an upstream, as a LightningModule."""
 
+import dataclasses
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -219,11 +220,22 @@ class Probing(TrainingModule):
 
 def upstream_info(upstream: Upstream) -> UpstreamInfo:
     """What a task's expert is told of the upstream."""
-    speech = upstream.name, upstream.modality, upstream.hidden_size, upstream.get_downsample_rates()
+    info = UpstreamInfo(
+        name=upstream.name,
+        modality=upstream.modality,
+        feature_size=upstream.hidden_size,
+        samples_per_position=upstream.get_downsample_rates(),
+        num_hidden_states=upstream.num_hidden_states,
+    )
     if upstream.modality == "speech":
-        return UpstreamInfo(*speech)
-    video = upstream.frames_per_clip, upstream.frame_size, upstream.num_positions, upstream.caption_decoder()
-    return UpstreamInfo(*speech, *video)
+        return info
+    return dataclasses.replace(
+        info,
+        frames_per_clip=upstream.frames_per_clip,
+        frame_size=upstream.frame_size,
+        num_positions=upstream.num_positions,
+        caption_decoder=upstream.caption_decoder(),
+    )
 
 
 def collate(items: Sequence[dict[str, Any]], modality: str = "speech") -> dict[str, Any]:

@@ -349,3 +349,11 @@ def test_a_reader_that_has_had_enough_ends_inference_quietly(start, captioner, c
     process.stdout.close()
     process.stdout = None  # or it would be read in the end
     assert process.wait(timeout=120) == 1
+
+
+def test_the_command_that_began_a_run_goes_on_with_it_whatever_it_says_of_layers(
+    downstream, pretrained, captions, tmp_path
+):
+    command = ["-n", "run", "-a", "-u", "vidswin_albert", "-k", pretrained, "-l", "-1", *captions]
+    for _ in range(2):
+        assert downstream(*command) == 0

@@ -222,7 +222,7 @@ class _Videos:
             return path if path.is_file() else None
         without = name[: -len(path.suffix)] if path.suffix.lower() in VIDEO_SUFFIXES else name
         found = self._by_name.get(name) or self._by_name.get(without) or [None]
-        if len({path and path.parent for path in found}) > 1:
+        if len({path and path.resolve().parent for path in found}) > 1:
             raise UserError(
                 f"which video is {name!r}: {found[0]} or {found[1]}? Name it by its path in {self.folder}, "
                 f"such as {_path_without_suffix(found[0], self.folder)!r}, or give the folder of just one of them"

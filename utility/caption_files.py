@@ -57,14 +57,16 @@ def _table_rows(path: Path) -> list[tuple[str, str]]:
             f"{path} has no column {' and no column '.join(missing)}; its columns are {shown(', '.join(found))}; "
             "its first line must name them"
         )
-    if len(set(found)) < len(found):
+    named = [column for column in found if column]
+    if len(set(named)) < len(named):
         raise UserError(f"{path} has two columns of the same name; its columns are {shown(', '.join(found))}")
     for number, row in enumerate(rows, start=2):
-        if None in row:
-            values = f"{len(found) + len(row[None])} values for {len(found)} columns, the last {shown(row[None][-1])}"
-            raise UserError(
-                f"{path}, row {number}: {values}; a caption with a comma in it must stand in double quotes"
+        if surplus := [value for value in row.get(None, ()) if value]:
+            advice = (
+                "a caption with commas must stand in double quotes" if delimiter == "," else "captions have no tabs"
             )
+            columns = f"more values than the {len(found)} columns have room for, {shown(surplus[0])}"
+            raise UserError(f"{path}, row {number}: {columns}; {advice}")
         if not row["video"] or row["caption"] is None:
             raise UserError(f"{path}, row {number}: expected a video and a caption, got {shown(list(row.values()))}")
     return [(row["video"], row["caption"]) for row in rows]

@@ -18,7 +18,7 @@ import numpy as np
 from utility.make_once import make_once
 from utility.video_writing import write_clip
 
-VERSION = "video-1"  # one up whenever the corpus changes
+VERSION = "video-2"  # one up whenever the corpus changes
 SIZE, FPS, NUM_FRAMES = 64, 12, 18
 BACKGROUND = (10, 110)  # brightness, of 255
 MARGIN = 12  # pixels from the edge at which the center of a moving shape turns up at the earliest

@@ -77,7 +77,7 @@ def trainer_problems(arguments: dict[str, Any], needs_max_steps: bool = True) ->
         if key in arguments and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             yield f"{key}: must be a positive number of {unit}, got {value!r}"
     precision = str(arguments.get("precision", ""))
-    if precision.endswith("-true") and not precision.startswith("32"):
+    if precision in ("16-true", "bf16-true"):
         yield f"precision: {precision} would round inputs and LayerNorms too; give {precision[:-5]}-mixed"
     if needs_max_steps and "max_steps" not in arguments:
         yield "max_steps: missing; give the number of optimizer steps"

@@ -131,7 +131,7 @@ class SharedConfig:
 
 
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate")
-MAY_CHANGE = (*DROPOUTS, "gradient_checkpointing", "cache_gib", "zeroed", "sparse_weight")
+MAY_CHANGE = (*DROPOUTS, "gradient_checkpointing", "cache_gib", "zeroed", "sparse_weight", "sparse_resizing")
 """Of the sections `model` and `features`, what weights that are trained do not depend on."""
 
 
@@ -152,7 +152,7 @@ def refuse_other_model(config: Any, plain: dict[str, Any], source: Path) -> None
     if changed:
         raise UserError(
             f"{', '.join(changed)}: the weights in {source} were trained otherwise; leave it as it was, "
-            "or start a new run"
+            "or start a new run from them with --init-from"
         )
 
 

@@ -239,6 +239,7 @@ class DownstreamExpert(interfaces.DownstreamExpert):
 
 def takes_embedded(upstream: interfaces.UpstreamInfo, features: interfaces.FeaturesConfig) -> bool:
     """Whether the features are H_0 as the upstream's caption decoder was pretrained with it."""
-    alone = features.selection == "hidden_states" and features.layer == 0 and not features.normalize
+    first = features.layer in (0, -upstream.num_hidden_states)
+    alone = features.selection == "hidden_states" and first and not features.normalize
     given = upstream.caption_decoder
     return alone and given is not None and given["config"]["hidden_size"] == upstream.feature_size

@@ -336,12 +336,18 @@ def test_a_run_in_two_legs_ends_in_the_weights_of_one(tmp_path, script, pretrain
     over_time = table.view(2, places, 2, places).mean((0, 2))  # linear, from two steps to one
     torch.testing.assert_close(of_less, over_time)
 
+    with pytest.raises(UserError, match="do not fit the model"):  # not steps of time, whatever their number
+        hubconf.vidswin_albert(ckpt=tmp_path / "whole", frame_size=16)
+
     options = tmp_path / "options.yaml"  # a cap on word pieces that the run has lowered
     options.write_text(
         (tmp_path / "whole" / "pretrain_config.yaml").read_text().replace(" vocab_size: ", " vocab_size: 9")
     )
     status, output = script("run_pretrain.py", "-e", str(tmp_path / "whole"), "-c", str(options))
     assert status == 0, output
+    options.write_text(options.read_text().replace("sparse_form: swinbert", "sparse_form: log"))
+    status, output = script("run_pretrain.py", "-e", str(tmp_path / "whole"), "-c", str(options))
+    assert status == 2 and "model.albert.sparse_form=log: the weights in" in output, output
 
     status, output = script(*pretrain("again", "trainer.max_steps=1", flags=["--init-from", str(tmp_path / "whole")]))
     assert status == 0 and "with its word pieces" in output, output

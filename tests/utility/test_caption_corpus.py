@@ -173,7 +173,12 @@ BAD_ANNOTATIONS = {
     "caption no text": ("a.json", '[{"video": "c", "caption": 3}]', "entry 0: caption must be a text, got 3"),
     "no column": ("a.csv", "video,text\nc,x\n", "no column caption; its columns are 'video, text'"),
     "two columns of a name": ("a.csv", "video,caption,caption\nc,x,y\n", "two columns of the same name"),
-    "comma in a caption": ("a.csv", "video,caption\nc,a dog, and a cat\n", "row 2: 3 values for 2 columns.*quotes"),
+    "comma in a caption": (
+        "a.csv",
+        "video,caption\nc,a dog, and a cat\n",
+        "row 2: more values than the 2 columns.*quotes",
+    ),
+    "tab in a caption": ("a.tsv", "video\tcaption\nc\tx\ty\n", "row 2: more values than the 2 columns.*tabs"),
     "open quote": ("a.csv", 'video,caption\nc,"x\nd,y\n', "not well-formed"),
     "too deep": ("a.json", "[" * 100000, "not well-formed"),
     "short row": ("a.csv", "video,caption\nc\n", "row 2"),
@@ -316,6 +321,9 @@ def test_videos_of_one_name_in_two_folders_must_be_told_apart(tmp_path):
     annotation.write_text('[{"video": "c", "caption": "x"}]')
     with pytest.raises(UserError, match=r"one/c\.mp4 or .*two/c\.mp4\? .* such as 'one/c'"):
         clips_of(tmp_path, annotation)
+    (tmp_path / "two" / "c.mp4").unlink()
+    (tmp_path / "two" / "c.mp4").symlink_to(tmp_path / "one" / "c.mp4")  # the same file: no question
+    assert len(clips_of(tmp_path, annotation)) == 1
     annotation.write_text('[{"video": "two/c", "caption": "x"}]')
     assert [clip.path for clip in clips_of(tmp_path, annotation)] == [str(tmp_path / "two" / "c.mp4")]
 
@@ -326,3 +334,8 @@ def test_quotes_in_a_tsv_are_characters_and_clips_without_captions_are_told(vide
     (tmp_path / "a.json").write_text('[{"videoID": "c", "enCap": ["x \\ud83d"]}, {"videoID": "d", "enCap": []}]')
     assert read_captions(tmp_path / "a.json", "en") == {"c": ["x ?"]}
     assert "1 videos have no captions and are left out, such as d" in caplog.text
+
+
+def test_empty_columns_of_spreadsheets_are_nothing(tmp_path):
+    (tmp_path / "a.csv").write_text("video,caption,,\nc,x,,\nd,y,,,\n")
+    assert read_captions(tmp_path / "a.csv", "en") == {"c": ["x"], "d": ["y"]}

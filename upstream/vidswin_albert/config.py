@@ -1,7 +1,7 @@
 """The configuration of vidswin_albert: the schema of its pretrain_config.yaml."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from utility.albert.config import AlbertConfig
@@ -12,6 +12,9 @@ from utility.training_config import CheckpointConfig, LoaderConfig, OptimizerCon
 from utility.value_checks import choice_problem, positive_problem, range_problem
 
 from .video_swin import VideoSwinConfig
+
+OWN_FIELDS = ("img_feature_dim", "sparse_form", "hidden_dropout_prob", "attention_probs_dropout_prob")
+"""Of model.albert beside the shape of `init.albert`: what captioning adds to it, and what is about training."""
 
 
 @dataclass
@@ -38,6 +41,10 @@ class VidSwinAlbertConfig:
         yield choice_problem("sparse_resizing", self.sparse_resizing, RESIZINGS)
         if self.albert.img_feature_dim is None:
             yield "albert.img_feature_dim: is the width between Video Swin and ALBERT (512 in SwinBERT), got null"
+
+    def grid(self) -> tuple[int, int, int]:
+        """T', H', W': how many video tokens there are in time, height and width."""
+        return self.swin.num_positions(self.num_frames, self.frame_size, self.frame_size)
 
 
 @dataclass
@@ -135,7 +142,8 @@ class PretrainConfig(ModelSection, SharedConfig):
 
     def settled_keys(self) -> list[str]:
         """What a run finds out for itself when it begins, whatever the configuration says."""
-        return ["model.albert" if self.init.albert else "model.albert.vocab_size", "model.albert.pad_token_id"]
+        found = [field.name for field in fields(AlbertConfig) if field.name not in OWN_FIELDS]
+        return [f"model.albert.{name}" for name in (found if self.init.albert else ("vocab_size", "pad_token_id"))]
 
     def has_data(self) -> bool:
         """Whether a corpus is named; without, the demo recipe runs."""

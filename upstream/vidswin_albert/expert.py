@@ -94,7 +94,8 @@ def load(
     source = f"the options of {NAME}" if config is None or isinstance(config, dict) else str(config)
     model = VidSwinAlbert(from_plain(ModelSection, plain, source).model)
     if checkpoint is not None:
-        weights = model.resize_sparse_attention(select_weights(checkpoint["state_dict"], "model."))
+        trained = from_plain(ModelSection, checkpoint[CARD]["config"], str(ckpt)).model
+        weights = model.resize_sparse_attention(select_weights(checkpoint["state_dict"], "model."), trained)
         load_weights(model, weights, ckpt)
         size = describe_size(model.captioner.albert.encoder, model)
         log.info("%s: loaded %s (step %d, %s)", NAME, ckpt, checkpoint[CARD]["step"], size)

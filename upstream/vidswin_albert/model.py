@@ -26,27 +26,27 @@ class VidSwinAlbert(nn.Module):
         super().__init__()
         self.config = config
         self.swin = VideoSwin(config.swin)
-        grid = self.swin.num_positions(config.num_frames, config.frame_size, config.frame_size)
-        self.num_steps, self.num_positions = grid[0], math.prod(grid)
+        self.num_positions = math.prod(config.grid())
         self.projection = nn.Linear(self.swin.feature_size, config.albert.img_feature_dim)
         self.captioner = AlbertForImageCaptioning(
             config.albert, self.num_positions if config.sparse_attention else None, config.hard_attention
         )
 
-    def resize_sparse_attention(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a model of another `num_frames` -> the same with the sparse attention of this one's size, as
-        `config.sparse_resizing` says; as they are where its size is another for another reason.
+    def resize_sparse_attention(self, weights: dict[str, Tensor], trained: VidSwinAlbertConfig) -> dict[str, Tensor]:
+        """Weights of a model `trained` on another number of frames -> the same with sparse attention of this one's
+        size, as `config.sparse_resizing` says. As they are where one has none, or the places of a step are others.
         """
-        table, places = weights.get(SPARSE_TABLE), self.num_positions // self.num_steps
-        own = self.captioner.sparse_attention
-        if table is None or own is None or len(table) == self.num_positions or len(table) % places:
+        (steps, *places), (own_steps, *own_places) = trained.grid(), self.config.grid()
+        if SPARSE_TABLE not in weights or self.captioner.sparse_attention is None:
             return weights
-        given = LearnedSparseAttention(len(table))
-        given.table.data.copy_(table)
-        resized = given.resized(self.num_positions, len(table) // places, self.num_steps, self.config.sparse_resizing)
+        if steps == own_steps or places != own_places:
+            return weights
+        given = LearnedSparseAttention(len(weights[SPARSE_TABLE]))
+        given.table.data.copy_(weights[SPARSE_TABLE])
+        resized = given.resized(self.num_positions, steps, own_steps, self.config.sparse_resizing)
         log.info(
             "sparse attention: carried over from %d to %d steps of time (%s)",
-            *(len(table) // places, self.num_steps, self.config.sparse_resizing),
+            *(steps, own_steps, self.config.sparse_resizing),
         )
         return {**weights, SPARSE_TABLE: resized.table.data}
 

@@ -18,7 +18,7 @@ from utility.caption_corpus import (
     split_held_out_clips,
 )
 from utility.checkpoint import CARD, load_weights, make_card, read_checkpoint, select_weights
-from utility.configuration import to_plain
+from utility.configuration import from_plain, to_plain
 from utility.errors import UserError
 from utility.experiment import Experiment
 from utility.frames import normalize_frames
@@ -191,14 +191,16 @@ class VideoCaptionPretraining(TrainingModule):
         if self.tokenizer.vocab_size != self.config.model.albert.vocab_size:
             settle_albert(self.config, self.tokenizer)
             self.model = VidSwinAlbert(self.config.model)
-        weights = self.model.resize_sparse_attention(select_weights(checkpoint["state_dict"], "model."))
+        trained = from_plain(ModelSection, checkpoint[CARD]["config"], source).model
+        weights = self.model.resize_sparse_attention(select_weights(checkpoint["state_dict"], "model."), trained)
         load_weights(self.model, weights, source)
         log.info("initialized from %s (step %d), with its word pieces", source, checkpoint[CARD]["step"])
 
 
 def _count_epochs_anew(config: PretrainConfig, earlier: dict[str, Any]) -> None:
     """Where a resumed run is given other `epochs`, its steps are no longer those that the run began with."""
-    if config.epochs != earlier["epochs"] and config.trainer.get("max_steps") == earlier["trainer"]["max_steps"]:
+    same_steps = config.trainer.get("max_steps") == earlier["trainer"]["max_steps"]
+    if config.epochs not in (None, earlier["epochs"]) and same_steps:
         del config.trainer["max_steps"]
 
 

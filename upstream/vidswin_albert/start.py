@@ -15,15 +15,13 @@ from utility.checkpoint import CARD
 from utility.configuration import from_plain
 from utility.errors import UserError
 
-from .config import PretrainConfig
+from .config import OWN_FIELDS, PretrainConfig
 from .model import VidSwinAlbert
 from .swin_weights import load_swin
 
 log = logging.getLogger("mynah")
 
 TOKENIZERS = {".model": AlbertTokenizer, ".txt": WordPieceTokenizer}
-OWN_FIELDS = ("img_feature_dim", "sparse_form", "hidden_dropout_prob", "attention_probs_dropout_prob")
-"""Of model.albert beside a published shape: what captioning adds to it, and what is about training."""
 
 
 def tokenizer_of(checkpoint: dict[str, Any]) -> Any:

@@ -54,6 +54,14 @@ class VideoSwinConfig:
     gradient_checkpointing: bool = False
     """Keep only the blocks' inputs for the gradient and compute the rest again: less memory, more time."""
 
+    def num_positions(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """T', H', W' for clips of that size."""
+        sizes = zip((frames, height, width), self.patch_size, strict=True)
+        time, *sides = (-(-length // patch) for length, patch in sizes)
+        for _ in self.depths[1:]:
+            sides = [-(-side // 2) for side in sides]
+        return time, *sides
+
     def problems(self) -> Iterable[str | None]:
         yield positive_problem("embed_dim", self.embed_dim)
         if not 0 <= self.drop_path_rate < 1:
@@ -109,11 +117,7 @@ class VideoSwin(nn.Module):
 
     def num_positions(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
         """T', H', W' for clips of that size."""
-        sizes = zip((frames, height, width), self.config.patch_size, strict=True)
-        time, *sides = (-(-length // patch) for length, patch in sizes)
-        for _ in self.stages[1:]:
-            sides = [-(-side // 2) for side in sides]
-        return time, *sides
+        return self.config.num_positions(frames, height, width)
 
 
 class PatchEmbedding(nn.Module):
