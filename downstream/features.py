@@ -1,7 +1,6 @@
 """Features for a task: run the upstream, choose among its hidden states, remember what cannot change."""
 
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from downstream.interfaces import FeaturesConfig
 from utility.errors import UserError
+from utility.held_out import share_of
 
 GIB = 2**30
 
@@ -113,8 +113,7 @@ class UpstreamFeatures(nn.Module):
         return self.featurizer.select(output["hidden_states"]), output["lengths"]
 
     def _is_kept(self, key: str) -> bool:
-        digest = sha256(key.encode(errors="surrogateescape")).digest()
-        return int.from_bytes(digest[:8], "big") / 2**64 < self.share_kept
+        return share_of(key) < self.share_kept
 
     def _keep(self, key: str, states: States) -> None:
         self.kept[key] = tuple(state.cpu() for state in states)

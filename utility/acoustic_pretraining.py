@@ -13,30 +13,24 @@ from utility.acoustic_data import MaskedSpeechDataset, collate
 from utility.acoustic_model import AcousticModel, reconstruction_loss
 from utility.acoustic_pictures import ReconstructionPictures
 from utility.audio import SAMPLE_RATE
-from utility.checkpoint import CARD, load_weights, make_card, select_weights
+from utility.checkpoint import CARD, load_weights, select_weights
 from utility.configuration import to_plain
 from utility.corpus import SpeechDataset, Utterance, scan_corpora, split_held_out
 from utility.experiment import Experiment
 from utility.loaders import BadFileLog
 from utility.model_size import describe_size
 from utility.optimization import decay_groups
-from utility.training_module import TrainingModule
+from utility.pretraining_module import PretrainingModule
 
 log = logging.getLogger("mynah")
 
 
-class AcousticPretraining(TrainingModule):
+class AcousticPretraining(PretrainingModule):
     """Trains `model` to reconstruct what is masked of the corpora of `config`."""
 
-    monitor, mode = "val_loss", "min"
-
     def __init__(self, name: str, model: AcousticModel, config: AcousticPretrainConfig, experiment: Experiment):
-        super().__init__()
-        self.name, self.model, self.config, self.seed = name, model, config, config.seed
-        self.skipped = experiment.skipped_files
-        self.first_val_loss: float | None = None
-        self.last_val_loss: float | None = None
-        self.validated_at = -1
+        super().__init__(config, experiment)
+        self.name, self.model = name, model
 
     def prepare(self) -> None:
         """Find the utterances and hold some out. Raises UserError where the corpora cannot be used."""
@@ -109,26 +103,12 @@ class AcousticPretraining(TrainingModule):
     def on_validation_epoch_end(self) -> None:
         """val_loss: over all masked positions of the held-out utterances, whatever their batches."""
         total, count = self.trainer.strategy.reduce(self.val_error, reduce_op="sum").tolist()
-        self.last_val_loss, self.validated_at = total / max(count, 1), self.global_step
-        if self.first_val_loss is None:
-            self.first_val_loss = self.last_val_loss
-        self.log("val_loss", self.last_val_loss, prog_bar=True)
+        self.note_val_loss(total / max(count, 1))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         plain = to_plain(self.config)
-        checkpoint[CARD] = make_card(
-            "pretrain",
-            self.name,
-            {key: plain[key] for key in AcousticConfig.__dataclass_fields__},
-            pretrain_config=plain,
-            step=self.global_step,
-            first_val_loss=self.first_val_loss,
-            last_val_loss=self.last_val_loss,
-        )
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        card = checkpoint[CARD]
-        self.first_val_loss, self.last_val_loss = card["first_val_loss"], card["last_val_loss"]
+        model = {key: plain[key] for key in AcousticConfig.__dataclass_fields__}
+        checkpoint[CARD] = self.pretraining_card(self.name, model)
 
     def init_from(self, checkpoint: dict[str, Any], source: str) -> None:
         """Take the weights alone of another run (--init-from)."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from utility.errors import UserError
+from utility.manifest import DELIMITERS, is_manifest
 from utility.value_checks import shown
 
 log = logging.getLogger("mynah")
@@ -14,7 +15,6 @@ log = logging.getLogger("mynah")
 LANGUAGES = {"en": "enCap", "zh": "chCap"}
 """The keys of VATEX's captions."""
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
 FORMATS = (
     'VATEX\'s JSON ([{"videoID": ..., "enCap": [...]}, ...]), JSON ([{"video": ..., "caption": ...}, ...]), '
     "or CSV or TSV with the columns video and caption"
@@ -29,7 +29,7 @@ def read_captions(path: Path, language: str) -> dict[str, list[str]]:
     Raises UserError for a file that is missing, not of FORMATS, incomplete, or without captions in the language.
     """
     path = Path(path)
-    rows = _table_rows(path) if path.suffix.lower() in DELIMITERS else _json_rows(path, language)
+    rows = _table_rows(path) if is_manifest(path) else _json_rows(path, language)
     captions: dict[str, list[str]] = {}
     for video, caption in rows:
         text = caption.encode("utf-8", "replace").decode()  # halves of surrogate pairs are no characters

@@ -12,14 +12,14 @@ def held_out_indices(names: Sequence[str], fraction: float, seed: int) -> set[in
     """
     if fraction <= 0 or len(names) < 2:
         return set()
-    shares = [_share(name, seed) for name in names]
+    shares = [share_of(f"{seed}/{name}") for name in names]
     held_out = {index for index, share in enumerate(shares) if share < fraction}
     held_out.add(shares.index(min(shares)))
     held_out.discard(shares.index(max(shares)))
     return held_out
 
 
-def _share(name: str, seed: int) -> float:
-    """A number from 0 to 1, evenly spread over names."""
-    digest = hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
+def share_of(text: str) -> float:
+    """A number from 0 to 1 that the text alone decides, evenly spread over texts."""
+    digest = hashlib.sha256(text.encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

@@ -39,6 +39,16 @@ class LoaderConfig:
 
 
 @dataclass
+class ClipLoaderConfig(LoaderConfig):
+    """Of clips, which are all of one length."""
+
+    def problems(self) -> Iterable[str]:
+        yield from super().problems()
+        if self.max_batch_seconds is not None:
+            yield "max_batch_seconds: is for speech; give dataloader.batch_size, in clips"
+
+
+@dataclass
 class OptimizerConfig:
     """Biases and LayerNorm weights are never decayed."""
 

@@ -35,13 +35,18 @@ def read_weights(source: str | Path, expected: str) -> dict[str, Tensor]:
     return dict(weights)
 
 
+def load_tensors(path: Path) -> Any:
+    """What a .safetensors or torch file holds, on the CPU; raises whatever its reader does where that fails."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file  # a torch file needs no such package
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
 def _read(path: Path, expected: str) -> Any:
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file  # a torch file needs no such package
-
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return load_tensors(path)
     except PermissionError as error:
         raise UserError(f"{path}: permission denied") from error
     except Exception as error:  # bytes that are something else make the readers fail in many ways

@@ -10,6 +10,7 @@ from utility.albert.captioning import AlbertForImageCaptioning
 from utility.albert.config import AlbertConfig
 from utility.albert.encoding import SubwordTokenizer
 from utility.albert.huggingface import load_folder
+from utility.albert.sparse_attention import SPARSE_TABLE
 from utility.albert.tokenizer import AlbertTokenizer, load_tokenizer, tokenizer_from_plain
 from utility.checkpoint import load_weights
 from utility.configuration import from_plain, to_plain
@@ -18,7 +19,6 @@ from utility.errors import UserError
 from .model import CaptionModel, CaptionModelConfig
 
 PROJECTION = ".img_embedding."
-SPARSE_TABLE = "sparse_attention.table"
 
 log = logging.getLogger("mynah")
 

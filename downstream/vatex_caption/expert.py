@@ -18,6 +18,7 @@ from utility.caption_corpus import CaptionCorpusConfig, ClipDataset, Coverage, r
 from utility.caption_scores import ScoreReport
 from utility.demo_video import demo_vatex
 from utility.errors import UserError
+from utility.training_config import ClipLoaderConfig
 
 from .decoders import begin_captioner, num_steps, plain_captioner, rebuild_captioner
 from .losses import caption_losses
@@ -44,6 +45,7 @@ class Config(interfaces.DownstreamConfig):
     datarc: CaptionDataConfig = field(default_factory=CaptionDataConfig)
     model: CaptionModelConfig = field(default_factory=CaptionModelConfig)
     masking: CaptionMaskingConfig = field(default_factory=CaptionMaskingConfig)
+    dataloader: ClipLoaderConfig = field(default_factory=ClipLoaderConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     pictures: int = 3
     """Clips that a test draws: their frames, caption, and the attention of each word over the frames."""
@@ -52,8 +54,6 @@ class Config(interfaces.DownstreamConfig):
         yield from super().problems()
         if self.pictures < 0:
             yield f"pictures: must not be negative, got {self.pictures}"
-        if self.dataloader.max_batch_seconds is not None:
-            yield "dataloader.max_batch_seconds: is for speech; give dataloader.batch_size, in clips"
         if self.generation.max_length >= self.masking.max_length:
             yield (
                 f"generation.max_length: must be less than masking.max_length ({self.masking.max_length}), a caption "

@@ -8,7 +8,7 @@ from utility.albert.config import AlbertConfig
 from utility.albert.masked_captions import CaptionMaskingConfig
 from utility.albert.sparse_attention import RESIZINGS
 from utility.caption_corpus import CaptionCorpusConfig
-from utility.training_config import CheckpointConfig, LoaderConfig, OptimizerConfig, SchedulerConfig, SharedConfig
+from utility.training_config import CheckpointConfig, ClipLoaderConfig, OptimizerConfig, SchedulerConfig, SharedConfig
 from utility.value_checks import choice_problem, positive_problem, range_problem
 
 from .video_swin import VideoSwinConfig
@@ -124,7 +124,7 @@ class PretrainConfig(ModelSection, SharedConfig):
     masking: CaptionMaskingConfig = field(default_factory=CaptionMaskingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     datarc: ClipsConfig = field(default_factory=ClipsConfig)
-    dataloader: LoaderConfig = field(default_factory=LoaderConfig)
+    dataloader: ClipLoaderConfig = field(default_factory=ClipLoaderConfig)
     optimizer: BackboneOptimizerConfig = field(default_factory=BackboneOptimizerConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -132,8 +132,6 @@ class PretrainConfig(ModelSection, SharedConfig):
     def problems(self) -> Iterable[str | None]:
         yield from super().problems()
         yield positive_problem("epochs", self.epochs)
-        if self.dataloader.max_batch_seconds is not None:
-            yield "dataloader.max_batch_seconds: is for speech; give dataloader.batch_size, in clips"
         if self.masking.max_length > self.model.albert.max_position_embeddings:
             yield (
                 f"masking.max_length: {self.masking.max_length} word pieces, but the model has positions for "

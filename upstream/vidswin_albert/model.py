@@ -6,12 +6,12 @@ import math
 from torch import Tensor, nn
 
 from utility.albert.captioning import AlbertForImageCaptioning
-from utility.albert.sparse_attention import LearnedSparseAttention
+from utility.albert.sparse_attention import SPARSE_TABLE, LearnedSparseAttention
 
 from .config import VidSwinAlbertConfig
 from .video_swin import VideoSwin
 
-SPARSE_TABLE = "captioner.sparse_attention.table"
+TABLE = f"captioner.{SPARSE_TABLE}"
 
 log = logging.getLogger("mynah")
 
@@ -37,18 +37,18 @@ class VidSwinAlbert(nn.Module):
         size, as `config.sparse_resizing` says. As they are where one has none, or the places of a step are others.
         """
         (steps, *places), (own_steps, *own_places) = trained.grid(), self.config.grid()
-        if SPARSE_TABLE not in weights or self.captioner.sparse_attention is None:
+        if TABLE not in weights or self.captioner.sparse_attention is None:
             return weights
         if steps == own_steps or places != own_places:
             return weights
-        given = LearnedSparseAttention(len(weights[SPARSE_TABLE]))
-        given.table.data.copy_(weights[SPARSE_TABLE])
+        given = LearnedSparseAttention(len(weights[TABLE]))
+        given.table.data.copy_(weights[TABLE])
         resized = given.resized(self.num_positions, steps, own_steps, self.config.sparse_resizing)
         log.info(
             "sparse attention: carried over from %d to %d steps of time (%s)",
             *(steps, own_steps, self.config.sparse_resizing),
         )
-        return {**weights, SPARSE_TABLE: resized.table.data}
+        return {**weights, TABLE: resized.table.data}
 
     def forward(self, frames: Tensor, input_ids: Tensor, caption_valid: Tensor, targets: Tensor) -> Tensor:
         """frames: (B, T, 3, S, S) float32, normalized; input_ids, caption_valid, targets: (B, K, C), see

@@ -17,7 +17,7 @@ from utility.caption_corpus import (
     read_captioned_clips,
     split_held_out_clips,
 )
-from utility.checkpoint import CARD, load_weights, make_card, read_checkpoint, select_weights
+from utility.checkpoint import CARD, load_weights, read_checkpoint, select_weights
 from utility.configuration import from_plain, to_plain
 from utility.errors import UserError
 from utility.experiment import Experiment
@@ -25,7 +25,7 @@ from utility.frames import normalize_frames
 from utility.loaders import BadFileLog
 from utility.model_size import describe_size
 from utility.optimization import decay_groups
-from utility.training_module import TrainingModule
+from utility.pretraining_module import PretrainingModule
 
 from .config import ModelSection, PretrainConfig
 from .masked_clips import MaskedClips, collate
@@ -37,19 +37,12 @@ log = logging.getLogger("mynah")
 BATCH_TENSORS = ("frames", "inputs", "answers", "valid", "targets")
 
 
-class VideoCaptionPretraining(TrainingModule):
+class VideoCaptionPretraining(PretrainingModule):
     """Trains `model` to say the masked words of captions, from the other words and the clip."""
-
-    monitor, mode = "val_loss", "min"
 
     def __init__(self, config: PretrainConfig, experiment: Experiment):
         """Reads which clips there are, because word pieces are learned from their captions. Raises UserError."""
-        super().__init__()
-        self.config, self.seed = config, config.seed
-        self.skipped = experiment.skipped_files
-        self.first_val_loss: float | None = None
-        self.last_val_loss: float | None = None
-        self.validated_at = -1
+        super().__init__(config, experiment)
         self.train_clips, self.held_out = self._read_clips()
         if experiment.resume_from is not None:
             checkpoint = read_checkpoint(experiment.resume_from, "pretrain")
@@ -146,10 +139,7 @@ class VideoCaptionPretraining(TrainingModule):
         error, right, count = self.trainer.strategy.reduce(self.val_sums, reduce_op="sum").tolist()
         if not count:
             raise UserError(f"none of the {len(self.held_out)} held-out clips could be read; see {self.skipped}")
-        self.last_val_loss, self.validated_at = error / count, self.global_step
-        if self.first_val_loss is None:
-            self.first_val_loss = self.last_val_loss
-        self.log("val_loss", self.last_val_loss, prog_bar=True)
+        self.note_val_loss(error / count)
         self.log("val_accuracy", right / count, prog_bar=True)
 
     def _predict(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -170,20 +160,8 @@ class VideoCaptionPretraining(TrainingModule):
         return self.optimizers_for(groups, optimizer, self.config.scheduler, self.config.trainer["max_steps"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CARD] = make_card(
-            "pretrain",
-            "vidswin_albert",
-            to_plain(ModelSection(self.config.model)),
-            tokenizer=self.tokenizer.to_plain(),
-            pretrain_config=to_plain(self.config),
-            step=self.global_step,
-            first_val_loss=self.first_val_loss,
-            last_val_loss=self.last_val_loss,
-        )
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        card = checkpoint[CARD]
-        self.first_val_loss, self.last_val_loss = card["first_val_loss"], card["last_val_loss"]
+        model, tokenizer = to_plain(ModelSection(self.config.model)), self.tokenizer.to_plain()
+        checkpoint[CARD] = self.pretraining_card("vidswin_albert", model, tokenizer=tokenizer)
 
     def init_from(self, checkpoint: dict[str, Any], source: str) -> None:
         """Take the weights alone of another run (--init-from), and its word pieces with them."""

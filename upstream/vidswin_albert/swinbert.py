@@ -9,6 +9,7 @@ from torch import Tensor
 
 from utility.albert.config import AlbertConfig
 from utility.albert.huggingface import convert_from_huggingface, is_tied
+from utility.albert.sparse_attention import SPARSE_TABLE
 from utility.albert.wordpiece import WordPieceTokenizer
 from utility.checkpoint import CARD, load_weights, make_card, select_weights
 from utility.configuration import to_plain
@@ -61,7 +62,7 @@ def convert_weights(weights: dict[str, Tensor], config: VidSwinAlbertConfig, pat
     """SwinBERT's weights under the names of VidSwinAlbert; names that it does not know stay, for strict loading."""
     swin = convert_state_dict(select_weights(weights, "swin."), config.swin, path)
     bert = convert_from_huggingface(weights, config.albert, "trans_encoder.")
-    table = {} if TABLE not in weights else {"sparse_attention.table": _square(weights[TABLE])}
+    table = {} if TABLE not in weights else {SPARSE_TABLE: _square(weights[TABLE])}
     others = ("swin.", "trans_encoder.", "fc.", TABLE)
     return {
         **{f"swin.{key}": value for key, value in swin.items()},

@@ -18,6 +18,7 @@ from utility.albert.config import AlbertConfig
 from utility.albert.weight_names import BUFFERS, PREDICTIONS, peer_names
 from utility.checkpoint import load_weights, select_weights
 from utility.errors import UserError
+from utility.weight_files import load_tensors
 
 if TYPE_CHECKING:
     from utility.albert.encoding import SubwordTokenizer
@@ -134,21 +135,13 @@ def read_weights(folder: str | Path) -> tuple[Path, Weights]:
         sharded = " (weights in several files are not supported)" if list(folder.glob("*.index.json")) else ""
         raise UserError(f"{folder}: neither {SAFETENSORS} nor {TORCH_FILE} there{sharded}")
     try:
-        weights = _read(path)
+        weights = load_tensors(path)
     except Exception as error:  # bytes that are something else make the readers fail in many ways
         size = path.stat().st_size
         raise UserError(f"{path}: not readable ({size} bytes: truncated, or another kind of file)") from error
     if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
         raise UserError(f"{path}: holds something else than weights by name")
     return path, weights
-
-
-def _read(path: Path) -> Any:
-    if path.name == TORCH_FILE:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    from safetensors.torch import load_file
-
-    return load_file(path)
 
 
 def is_tied(weights: Weights) -> bool:

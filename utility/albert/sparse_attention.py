@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SPARSE_TABLE = "sparse_attention.table"
+"""The table's name among the weights of a captioning model."""
 CLOSED_SCORE = -10000.0
 RESIZINGS = ("block", "interpolate")
 
