@@ -336,8 +336,9 @@ def test_a_run_in_two_legs_ends_in_the_weights_of_one(tmp_path, script, pretrain
     over_time = table.view(2, places, 2, places).mean((0, 2))  # linear, from two steps to one
     torch.testing.assert_close(of_less, over_time)
 
-    with pytest.raises(UserError, match="do not fit the model"):  # not steps of time, whatever their number
-        hubconf.vidswin_albert(ckpt=tmp_path / "whole", frame_size=16)
+    for others in ({"frame_size": 16}, {"frame_size": 16, "num_frames": 2}):  # places are no steps of time
+        with pytest.raises(UserError, match="do not fit the model"):
+            hubconf.vidswin_albert(ckpt=tmp_path / "whole", **others)
 
     options = tmp_path / "options.yaml"  # a cap on word pieces that the run has lowered
     options.write_text(
@@ -351,3 +352,16 @@ def test_a_run_in_two_legs_ends_in_the_weights_of_one(tmp_path, script, pretrain
 
     status, output = script(*pretrain("again", "trainer.max_steps=1", flags=["--init-from", str(tmp_path / "whole")]))
     assert status == 0 and "with its word pieces" in output, output
+
+
+def test_held_out_clips_of_which_none_can_be_read_are_no_loss_of_zero(tmp_path, clips, script, pretrain):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "broken.mp4").write_bytes(b"not a video")
+    for name in ("train0", "train1", "train2", "train3"):
+        (tmp_path / "videos" / f"{name}.mp4").symlink_to(clips / "videos" / f"{name}.mp4")
+    dev = tmp_path / "dev.json"
+    dev.write_text('[{"video": "broken", "caption": "nothing"}]')
+    train = clips / "vatex_training_v1.0.json"
+    options = [f"datarc.file_path={tmp_path / 'videos'}", f"datarc.train={train}", f"datarc.dev={dev}"]
+    status, output = script(*pretrain("run", *options, "datarc.max_bad_fraction=1"))
+    assert status == 2 and "none of the 1 held-out clips could be read" in output, output
