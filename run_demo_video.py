@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from utility.caption_corpus import CaptionCorpusConfig, CaptionedClip, read_captioned_clips
-from utility.caption_scores import caption_scores
-from utility.demo_video import COLORS, MOTIONS, SHAPES, Combination, demo_combination, demo_vatex
+from mynah.utility.captions.corpus import CaptionCorpusConfig, CaptionedClip, read_captioned_clips
+from mynah.utility.captions.scores import caption_scores
+from mynah.utility.demo.video import COLORS, MOTIONS, SHAPES, Combination, demo_combination, demo_vatex
 
 ROOT = Path("result/demo_video")
 PRETRAINED = ROOT / "pretrain" / "vidswin_albert"

@@ -8,15 +8,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-from downstream.interfaces import SPLITS
-from utility.allocator import keep_freed_memory
-from utility.checkpoint import CARD, load_weights, locate_checkpoint, read_checkpoint
-from utility.command_line import build_parser, collect_overrides, parse_flag, run_script
-from utility.configuration import from_plain, load_config, save_config
-from utility.discovery import describe_plugins, get_plugin, import_plugin
-from utility.errors import UserError
-from utility.experiment import Experiment, is_launched_process, make_writable, open_experiment, write_json
-from utility.training_config import refuse_other_model, refuse_other_optimizer
+from mynah.commands.arguments import build_parser, collect_overrides, parse_flag, run_script
+from mynah.downstream.interfaces import SPLITS
+from mynah.plugins import describe_plugins, get_plugin, import_plugin
+from mynah.utility.configuration.load import from_plain, load_config, save_config
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import CARD, load_weights, locate_checkpoint, read_checkpoint
+from mynah.utility.experiments.folder import (
+    Experiment,
+    is_launched_process,
+    make_writable,
+    open_experiment,
+    write_json,
+)
+from mynah.utility.training.allocator import keep_freed_memory
+from mynah.utility.training.config import refuse_other_model, refuse_other_optimizer
 
 log = logging.getLogger("mynah")
 
@@ -71,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     for flag, mode in (("input", "inference"), ("pictures", "inference"), ("split", "evaluate")):
         if getattr(arguments, flag) is not None and arguments.mode != mode:
             raise UserError(f"--{flag} is of -m {mode}, but the mode is -m {arguments.mode}; give -m {mode}")
-    from utility.training import check_device  # imports lightning
+    from mynah.utility.training.trainer import check_device  # imports lightning
 
     check_device(arguments.device)
     return {"train": train, "evaluate": evaluate, "inference": infer}[arguments.mode](arguments)
@@ -90,7 +96,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 def build(arguments: argparse.Namespace, experiment: Experiment) -> Any:
     """The module of a new run: upstream from -u and -k, task from -d and its configuration."""
-    from downstream.probing import Probing, upstream_info
+    from mynah.downstream.probing import Probing, upstream_info
 
     for flag, value in (("-u", arguments.upstream), ("-d", arguments.downstream)):
         if not value:
@@ -124,7 +130,7 @@ def build(arguments: argparse.Namespace, experiment: Experiment) -> Any:
 
 def rebuild(arguments: argparse.Namespace, experiment: Experiment, checkpoint: dict[str, Any]) -> Any:
     """The module that a checkpoint describes, with its weights; -o values come before its configuration's."""
-    from downstream.probing import Probing, upstream_info
+    from mynah.downstream.probing import Probing, upstream_info
 
     card = checkpoint[CARD]
     check_agreement(arguments, experiment.resume_from, card)
@@ -196,7 +202,7 @@ def build_upstream(plugin: Any, options: dict[str, Any]) -> Any:
 
 
 def make_trainer(arguments: argparse.Namespace, experiment: Experiment, module: Any) -> Any:
-    from utility.training import VAL_CHECK_INTERVAL, build_trainer
+    from mynah.utility.training.trainer import VAL_CHECK_INTERVAL, build_trainer
 
     settings = dict(module.config.trainer)
     batches = settings["max_steps"] * settings.get("accumulate_grad_batches", 1)
@@ -219,7 +225,7 @@ def make_trainer(arguments: argparse.Namespace, experiment: Experiment, module: 
 
 def train_and_test(arguments: argparse.Namespace, experiment: Experiment, module: Any) -> int:
     """Train, then test the checkpoint that is best on the dev split."""
-    from utility.training import fit
+    from mynah.utility.training.trainer import fit
 
     trainer = make_trainer(arguments, experiment, module)
     if not is_launched_process():
@@ -280,8 +286,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def infer(arguments: argparse.Namespace) -> int:
     """Predictions for files, a line each; unreadable ones are named and the exit status is 1."""
-    from downstream.inputs import INPUTS
-    from utility.media_files import UnreadableMedia
+    from mynah.downstream.inputs import INPUTS
+    from mynah.utility.data.media_files import UnreadableMedia
 
     if not arguments.input:
         raise UserError("-m inference needs --input FILE_OR_FOLDER ...")

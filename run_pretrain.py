@@ -6,14 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from utility.allocator import keep_freed_memory
-from utility.checkpoint import CARD, load_weights, read_checkpoint
-from utility.command_line import build_parser, collect_overrides, run_script
-from utility.configuration import from_plain, load_config, save_config, to_plain
-from utility.discovery import describe_plugins, get_plugin, import_plugin
-from utility.errors import UserError
-from utility.experiment import Experiment, is_launched_process, open_experiment, write_json
-from utility.training_config import refuse_other_model, refuse_other_optimizer
+from mynah.commands.arguments import build_parser, collect_overrides, run_script
+from mynah.plugins import describe_plugins, get_plugin, import_plugin
+from mynah.utility.configuration.load import from_plain, load_config, save_config, to_plain
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import CARD, load_weights, read_checkpoint
+from mynah.utility.experiments.folder import Experiment, is_launched_process, open_experiment, write_json
+from mynah.utility.training.allocator import keep_freed_memory
+from mynah.utility.training.config import refuse_other_model, refuse_other_optimizer
 
 log = logging.getLogger("mynah")
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     import torch
 
-    from utility.training import check_device  # imports lightning
+    from mynah.utility.training.trainer import check_device  # imports lightning
 
     check_device(arguments.device)
     torch.manual_seed(config.seed)
@@ -111,7 +111,7 @@ def configure_again(arguments: argparse.Namespace, checkpoint: Path, schema: typ
 
 def train(arguments: argparse.Namespace, experiment: Experiment, name: str, config: Any, module: Any) -> int:
     """Evaluate, train, and write metrics.json."""
-    from utility.training import build_trainer, fit
+    from mynah.utility.training.trainer import build_trainer, fit
 
     log.info("%s: %s", name, module.describe_size())
     trainer = build_trainer(

@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from caption_generation import BASE, SMALL, Vocabulary
 from report import autocast, build_parser, clock, peak_mib, prepare
 
-from utility.albert.captioning import AlbertForImageCaptioning
-from utility.albert.config import AlbertConfig
-from utility.albert.generation import GenerationConfig, generate
-from utility.allocator import keep_freed_memory
-from utility.optimization import build_optimizer, decay_groups
+from mynah.utility.albert.captioning import AlbertForImageCaptioning
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.generation import GenerationConfig, generate
+from mynah.utility.training.allocator import keep_freed_memory
+from mynah.utility.training.optimization import build_optimizer, decay_groups
 
 CAPTION_LENGTH = 50
 MASKED_SHARE = 0.5

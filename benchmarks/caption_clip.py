@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from report import REPOSITORY, Report, Row, autocast, build_parser, clock, load_upstream, peak_mib, prepare
 
-from utility.albert.generation import GenerationConfig, generate
-from utility.albert.tokenizer import AlbertTokenizer
-from utility.video import read_clip
+from mynah.utility.albert.generation import GenerationConfig, generate
+from mynah.utility.albert.tokenizer import AlbertTokenizer
+from mynah.utility.video.files import read_clip
 
 WORDS = 20
 

@@ -11,9 +11,9 @@ from statistics import median
 import torch
 from report import Report, Row, autocast, build_parser, clock, peak_mib, prepare
 
-from utility.albert.captioning import AlbertForImageCaptioning
-from utility.albert.config import AlbertConfig
-from utility.albert.generation import GenerationConfig, generate
+from mynah.utility.albert.captioning import AlbertForImageCaptioning
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.generation import GenerationConfig, generate
 
 BASE = {
     "ALBERT base": AlbertConfig(),

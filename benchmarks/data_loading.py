@@ -14,11 +14,11 @@ import soundfile
 from report import SAMPLE_RATE, Report, Row, build_parser, load_upstream, peak_mib, prepare
 from torch.utils.data import DataLoader
 
-from utility.acoustic_data import MaskedSpeechDataset, collate
-from utility.corpus import SpeechDataset, scan_corpora
-from utility.loaders import training_loader
-from utility.masking import MaskingConfig
-from utility.training_config import LoaderConfig
+from mynah.utility.acoustic.dataset import MaskedSpeechDataset, collate
+from mynah.utility.acoustic.masking import MaskingConfig
+from mynah.utility.audio.corpus import SpeechDataset, scan_corpora
+from mynah.utility.training.config import LoaderConfig
+from mynah.utility.training.loaders import training_loader
 
 FILE_SECONDS = 15
 NUM_FILES = 96

@@ -16,12 +16,12 @@ from report import (
 )
 from torch import Tensor
 
-from utility.acoustic_config import AcousticPretrainConfig
-from utility.acoustic_model import AcousticModel, reconstruction_loss
-from utility.configuration import load_config
-from utility.lengths import pad_signals
-from utility.masking import MaskPlan, batch_mask_plans, draw_mask_plan
-from utility.optimization import build_optimizer, decay_groups
+from mynah.utility.acoustic.config import AcousticPretrainConfig
+from mynah.utility.acoustic.masking import MaskPlan, batch_mask_plans, draw_mask_plan
+from mynah.utility.acoustic.model import AcousticModel, reconstruction_loss
+from mynah.utility.configuration.load import load_config
+from mynah.utility.nn.padding import pad_signals
+from mynah.utility.training.optimization import build_optimizer, decay_groups
 
 
 def main() -> None:

@@ -23,9 +23,9 @@ import torch
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from utility.allocator import keep_freed_memory  # noqa: E402  (needs the path)
-from utility.audio import SAMPLE_RATE  # noqa: E402
-from utility.discovery import get_plugin, import_plugin  # noqa: E402
+from mynah.plugins import get_plugin, import_plugin  # noqa: E402
+from mynah.utility.audio.files import SAMPLE_RATE  # noqa: E402
+from mynah.utility.training.allocator import keep_freed_memory  # noqa: E402  (needs the path)
 
 MATRIX_SIZE = 4096
 PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}

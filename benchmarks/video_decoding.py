@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from report import Report, Row, build_parser, clock, peak_mib, prepare
 
-from utility.frame_cache import FrameCache
-from utility.video import DEFAULT_RATE, INTERPOLATION, UnreadableVideo, find_videos, read_clip
-from utility.video_writing import write_clip
+from mynah.utility.video.files import DEFAULT_RATE, INTERPOLATION, UnreadableVideo, find_videos, read_clip
+from mynah.utility.video.frame_cache import FrameCache
+from mynah.utility.video.writing import write_clip
 
 Read = Callable[[Path, int, int, float | None], torch.Tensor]
 """(path, frames, pixels of the shorter side, first second) -> clip."""

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from report import Report, autocast, build_parser, load_upstream, prepare
 
-from utility.frames import normalize_frames
-from utility.optimization import build_optimizer, decay_groups
+from mynah.utility.training.optimization import build_optimizer, decay_groups
+from mynah.utility.video.frames import normalize_frames
 
 CAPTION_LENGTH = 50
 MASKED_SHARE = 0.5

@@ -13,8 +13,8 @@ from report import Report, Row, autocast, build_parser, clock, count_flop, prepa
 from torch import Tensor
 from torchvision.models import video
 
-from upstream.vidswin_albert.swin_weights import convert_state_dict
-from upstream.vidswin_albert.video_swin import SIZES, VideoSwin
+from mynah.upstream.vidswin_albert.swin_weights import convert_state_dict
+from mynah.upstream.vidswin_albert.video_swin import SIZES, VideoSwin
 
 PEERS = {"tiny": video.swin3d_t, "small": video.swin3d_s, "base": video.swin3d_b}
 

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from downstream.interfaces import FeaturesConfig
-from utility.errors import UserError
-from utility.held_out import share_of
+from mynah.downstream.interfaces import FeaturesConfig
+from mynah.utility.data.splits import share_of
+from mynah.utility.errors import UserError
 
 GIB = 2**30
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from utility.audio import UnreadableAudio, find_audio, read_audio, trim_silence
-from utility.video import find_videos, read_clip
+from mynah.utility.audio.files import UnreadableAudio, find_audio, read_audio, trim_silence
+from mynah.utility.video.files import find_videos, read_clip
 
 
 @dataclass(frozen=True)

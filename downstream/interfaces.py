@@ -14,9 +14,15 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from utility.errors import UserError
-from utility.experiment import SKIPPED_FILES
-from utility.training_config import CheckpointConfig, LoaderConfig, OptimizerConfig, SchedulerConfig, SharedConfig
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.folder import SKIPPED_FILES
+from mynah.utility.training.config import (
+    CheckpointConfig,
+    LoaderConfig,
+    OptimizerConfig,
+    SchedulerConfig,
+    SharedConfig,
+)
 
 SPLITS = ("train", "dev", "test")
 SELECTIONS = ("hidden_states", "last_hidden_state")

@@ -14,17 +14,17 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from downstream.features import Featurizer, UpstreamFeatures
-from downstream.interfaces import DownstreamExpert, UpstreamInfo
-from upstream.interfaces import Upstream
-from utility.audio import SAMPLE_RATE
-from utility.checkpoint import CARD, make_card
-from utility.configuration import to_plain
-from utility.errors import UserError
-from utility.experiment import Experiment, write_json
-from utility.loaders import BadFileLog, bad_items
-from utility.optimization import decay_groups
-from utility.training_module import TrainingModule
+from mynah.downstream.features import Featurizer, UpstreamFeatures
+from mynah.downstream.interfaces import DownstreamExpert, UpstreamInfo
+from mynah.upstream.interfaces import Upstream
+from mynah.utility.audio.files import SAMPLE_RATE
+from mynah.utility.configuration.load import to_plain
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import CARD, make_card
+from mynah.utility.experiments.folder import Experiment, write_json
+from mynah.utility.training.loaders import BadFileLog, bad_items
+from mynah.utility.training.module import TrainingModule
+from mynah.utility.training.optimization import decay_groups
 
 log = logging.getLogger("mynah")
 

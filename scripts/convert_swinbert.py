@@ -10,9 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from upstream.vidswin_albert.swinbert import convert_swinbert
-from utility.checkpoint import save_atomically
-from utility.errors import UserError
+from mynah.upstream.vidswin_albert.swinbert import convert_swinbert
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import save_atomically
 
 
 def main() -> None:

@@ -136,7 +136,7 @@ TINTS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory) -> Path:
     """A folder in VATEX's layout: clips of one tint growing brighter or darker, with captions that say so."""
-    from utility.video_writing import write_clip
+    from mynah.utility.video.writing import write_clip
 
     root = tmp_path_factory.mktemp("clips")
     (root / "videos").mkdir()

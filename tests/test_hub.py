@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from upstream.aalbert import hubconf
-from utility.checkpoint import CARD, make_card, save_atomically
+from mynah.upstream.aalbert import hubconf
+from mynah.utility.experiments.checkpoint import CARD, make_card, save_atomically
 
 REPOSITORY = Path(__file__).parents[1]
 NAMES = ["aalbert", "fbank", "frame_timm", "linear", "mel", "mfcc", "mockingjay", "spectrogram", "vidswin_albert"]
@@ -82,13 +82,13 @@ def test_every_upstream_loads_and_nothing_of_training_is_imported(tmp_path, chec
             use(expert)
             expert.get_downsample_rates("hidden_states"), expert.build_arguments()
         use(load("aalbert", ckpt=sys.argv[1]))
-        print([name for name in heavy if name in sys.modules], sys.path == before)
+        print([name for name in heavy if name in sys.modules], sys.path[1:] == before, sys.path[0])
         """,
         tmp_path,
         str(checkpoint),
         *NAMES,
     )
-    assert done.stdout.strip() == "[] True"
+    assert done.stdout.strip() == f"[] True {REPOSITORY / 'mynah' / 'on_path'}"
 
 
 def test_the_dependencies_named_are_those_of_the_requirements():
@@ -103,12 +103,12 @@ def test_the_dependencies_named_are_those_of_the_requirements():
 FORMS = {
     "packages": {
         "utility/__init__.py": "NAME = 'caller'\n",
-        "utility/lengths.py": "NAME = 'caller'\n",
+        "utility/padding.py": "NAME = 'caller'\n",
         "upstream/__init__.py": "NAME = 'caller'\n",
         "upstream/interfaces.py": "NAME = 'caller'\n",
     },
     "files": {"utility.py": "NAME = 'caller'\n", "upstream.py": "NAME = 'caller'\n"},
-    "namespaces": {"utility/lengths.py": "NAME = 'caller'\n", "upstream/interfaces.py": "NAME = 'caller'\n"},
+    "namespaces": {"utility/padding.py": "NAME = 'caller'\n", "upstream/interfaces.py": "NAME = 'caller'\n"},
     "made by hand": {},
 }
 
@@ -125,10 +125,10 @@ def test_modules_of_the_callers_own_with_our_names_are_left_alone(tmp_path, chec
             sys.modules |= {{name: types.ModuleType(name) for name in ("utility", "upstream")}}
         import utility, upstream
         if {form!r} in ("packages", "namespaces"):
-            import utility.lengths, upstream.interfaces
+            import utility.padding, upstream.interfaces
         ours = ("utility", "upstream", "downstream")
         before = {{name: module for name, module in sys.modules.items() if name.partition(".")[0] in ours}}
-        path = list(sys.path)
+        path = [f"{{REPOSITORY}}/mynah/on_path", *sys.path]  # an entry that holds nothing but mynah
 
         def undisturbed():
             now = {{name: module for name, module in sys.modules.items() if name.partition(".")[0] in ours}}
@@ -184,12 +184,11 @@ def test_imported_as_a_module_it_shares_the_repositorys_and_lists_the_upstreams_
     done = run(
         """
         sys.path.insert(0, REPOSITORY)
-        import hubconf, upstream.interfaces
+        import hubconf, mynah.upstream.interfaces as interfaces
         # What torch.hub.list takes for entries.
         names = [name for name in dir(hubconf) if callable(getattr(hubconf, name)) and not name.startswith("_")]
         print(names, all(getattr(hubconf, name).__doc__ for name in names))
-        assert isinstance(load("fbank"), upstream.interfaces.SpeechUpstream)
-        assert sys.modules["upstream.interfaces"] is upstream.interfaces
+        assert isinstance(load("fbank"), interfaces.SpeechUpstream)
         """,
         tmp_path,
     )
@@ -262,7 +261,7 @@ def test_each_wrong_checkpoint_is_one_clear_error_that_names_it(tmp_path, checkp
         *expected,
         fails=True,
     )
-    assert done.stderr.splitlines()[-1].startswith("utility.errors.UserError: aalbert.ckpt: holds upstream")
+    assert done.stderr.splitlines()[-1].startswith("mynah.utility.errors.UserError: aalbert.ckpt: holds upstream")
     lines = done.stdout.splitlines()
     assert len(lines) == len(expected)
     for line, (name, message) in zip(lines, expected.items(), strict=True):

@@ -12,7 +12,7 @@ import torch
 
 import run_downstream
 import run_pretrain
-from utility.errors import UserError
+from mynah.utility.errors import UserError
 
 TINY = ["trainer.max_steps=20", "trainer.val_check_interval=10", "trainer.enable_progress_bar=false"]
 TINY += ["dataloader.batch_size=4", "dataloader.num_workers=0", "trainer.log_every_n_steps=5"]
@@ -189,7 +189,9 @@ def test_training_in_several_processes_allows_for_weights_without_gradients(
     monkeypatch, fine_tune, zeroed, settings, strategy
 ):
     taken = {}
-    monkeypatch.setattr("utility.training.build_trainer", lambda arguments, *_, **__: taken.update(arguments))
+    monkeypatch.setattr(
+        "mynah.utility.training.trainer.build_trainer", lambda arguments, *_, **__: taken.update(arguments)
+    )
     features = SimpleNamespace(zeroed=zeroed)
     config = SimpleNamespace(trainer={"max_steps": 5, **settings}, checkpoint=None, features=features)
     module = SimpleNamespace(

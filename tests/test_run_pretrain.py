@@ -13,7 +13,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import run_pretrain
-from utility.errors import UserError
+from mynah.utility.errors import UserError
 
 
 @pytest.fixture

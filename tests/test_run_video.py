@@ -10,9 +10,9 @@ import torch
 
 import run_downstream
 import run_pretrain
-from downstream.vatex_caption import report
-from utility.caption_scores import caption_scores
-from utility.errors import UserError
+from mynah.downstream.vatex_caption import report
+from mynah.utility.captions.scores import caption_scores
+from mynah.utility.errors import UserError
 
 TINY = ["trainer.max_steps=12", "trainer.val_check_interval=6", "trainer.enable_progress_bar=false"]
 TINY += ["trainer.log_every_n_steps=5", "dataloader.batch_size=4", "dataloader.num_workers=0", "optimizer.lr=1e-2"]
@@ -188,7 +188,7 @@ def test_files_and_folders_are_captioned_from_the_experiment_alone(
     downstream, tmp_path, evaluated, clips, capsys, monkeypatch
 ):
     """Neither corpus nor upstream checkpoint is needed; a file's caption is the one that its test gave it."""
-    monkeypatch.setattr("utility.caption_corpus.read_captioned_clips", None)
+    monkeypatch.setattr("mynah.utility.captions.corpus.read_captioned_clips", None)
     folder = tmp_path / "clips"
     shutil.copytree(clips / "videos", folder)
     (folder / "broken.mp4").write_bytes(b"not a video")

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mynah.utility import LAYERS
+
 REPOSITORY = Path(__file__).parents[1]
-PACKAGES = ("utility", "upstream", "downstream")
+PACKAGES = ("mynah", "utility", "upstream", "downstream")
 SCRIPTS = ("run_pretrain", "run_downstream", "run_demo", "run_demo_video", "hubconf")
 SOURCES = sorted(
     path
@@ -38,32 +40,49 @@ def imports_of(source: str, module: str) -> Iterator[str]:
 
 
 def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+    """The dotted name under which a file is imported: of upstream/acoustic.py, mynah.upstream.acoustic."""
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts if len(parts) == 1 or parts[0] not in PACKAGES[1:] else ("mynah", *parts))
 
 
 def plugin_of(name: str) -> str | None:
-    """The plugin folder that a dotted name lies in: upstream.aalbert.model -> upstream.aalbert."""
+    """The plugin folder that a dotted name lies in: mynah.upstream.aalbert.model -> mynah.upstream.aalbert."""
     parts = name.split(".")
-    folder = REPOSITORY.joinpath(*parts[:2])
-    inside = len(parts) > 1 and parts[0] in ("upstream", "downstream") and folder.is_dir()
-    return ".".join(parts[:2]) if inside else None
+    folder = REPOSITORY.joinpath(*parts[1:3])
+    inside = len(parts) > 2 and parts[0] == "mynah" and parts[1] in ("upstream", "downstream") and folder.is_dir()
+    return ".".join(parts[:3]) if inside else None
+
+
+def layer_of(name: str) -> str | None:
+    """The package, or file, of utility that a dotted name lies in: mynah.utility.audio.files -> audio."""
+    parts = name.split(".")
+    return parts[2] if len(parts) > 2 and parts[:2] == ["mynah", "utility"] else None
 
 
 def violations(source: str, module: str) -> list[str]:
     """The imports of a module that go against the flow."""
-    found, home = [], plugin_of(module)
+    found, home, layer = [], plugin_of(module), layer_of(module)
     for name in imports_of(source, module):
         top = name.split(".")[0]
+        side = ".".join(name.split(".")[:2])
         other = plugin_of(name)
-        if name.startswith("(computed") and module != "utility.discovery":
-            found.append(f"{name}: only discovery imports what it computes")
+        if name.startswith("(computed") and module != "mynah.plugins":
+            found.append(f"{name}: only mynah.plugins imports what it computes")
+        elif top in PACKAGES[1:]:
+            found.append(f"{name}: the packages are imported from mynah")
         elif top in SCRIPTS or top.startswith("run_"):
             found.append(f"{name}: nobody imports a script")
-        elif module.startswith("utility.") and top in ("upstream", "downstream"):
+        elif layer and top == "mynah" and side != "mynah.utility":
             found.append(f"{name}: utility knows neither side")
-        elif module.startswith("upstream.") and top == "downstream":
+        elif layer and layer_of(name) and LAYERS.index(layer_of(name)) > LAYERS.index(layer):
+            found.append(f"{name}: {layer} comes before {layer_of(name)} in LAYERS")
+        elif module.startswith("mynah.upstream.") and side == "mynah.downstream":
             found.append(f"{name}: an upstream knows no downstream")
-        elif module.startswith("downstream.") and top == "upstream" and not name.startswith("upstream.interfaces"):
+        elif (
+            module.startswith("mynah.downstream.")
+            and side == "mynah.upstream"
+            and not name.startswith("mynah.upstream.interfaces")
+        ):
             found.append(f"{name}: a downstream sees only upstream.interfaces")
         elif other and other != home:
             found.append(f"{name}: a plugin is imported by its own files only")
@@ -132,27 +151,44 @@ def test_slow_packages_are_imported_where_they_are_used(path):
     }
 
 
+def test_the_order_of_imports_names_every_package():
+    there = {
+        path.stem for path in (REPOSITORY / "utility").iterdir() if path.suffix == ".py" or list(path.glob("*.py"))
+    }
+    assert sorted(LAYERS) == sorted(there - {"__init__"})
+
+
+def test_every_package_says_in_two_lines_what_belongs_in_it():
+    for folder in (path for path in (REPOSITORY / "utility").iterdir() if list(path.glob("*.py"))):
+        doc = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+        assert len([line for line in doc.splitlines() if line]) == 2, folder
+
+
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("utility.masking", "from upstream.interfaces import SpeechUpstream"),
-        ("utility.masking", "def f():\n    import downstream.features"),
-        ("utility.masking", "import importlib\nimportlib.import_module('upstream')"),
-        ("utility.masking", "import importlib\nimportlib.import_module(name)"),
-        ("upstream.aalbert.model", "from upstream.mockingjay.model import Mockingjay"),
-        ("upstream.aalbert.model", "from ..mockingjay import model"),
-        ("upstream.aalbert.model", "from upstream import mockingjay"),
-        ("upstream.acoustic", "from upstream.aalbert import model"),
-        ("upstream.aalbert.expert", "from downstream.interfaces import DownstreamExpert"),
-        ("downstream.example.expert", "from upstream.acoustic import AcousticUpstream"),
-        ("downstream.example.expert", "from upstream.aalbert.model import AudioAlbert"),
-        ("downstream.example.expert", "from downstream.voxceleb1_speaker.model import SpeakerClassifier"),
-        ("downstream.probing", "from downstream.example.expert import DownstreamExpert"),
-        ("downstream.probing", "from run_downstream import run"),
-        ("utility.training", "import hubconf"),
+        ("mynah.utility.acoustic.masking", "from mynah.upstream.interfaces import SpeechUpstream"),
+        ("mynah.utility.acoustic.masking", "def f():\n    import mynah.downstream.features"),
+        ("mynah.utility.acoustic.masking", "import importlib\nimportlib.import_module('mynah.upstream')"),
+        ("mynah.utility.acoustic.masking", "import importlib\nimportlib.import_module(name)"),
+        ("mynah.utility.acoustic.masking", "from mynah.plugins import find_plugins"),
+        ("mynah.utility.acoustic.masking", "from utility.nn.padding import pad_signals"),
+        ("mynah.utility.audio.files", "from mynah.utility.training.loaders import training_loader"),
+        ("mynah.utility.errors", "from mynah.utility import storage"),
+        ("mynah.upstream.aalbert.model", "from mynah.upstream.mockingjay.model import Mockingjay"),
+        ("mynah.upstream.aalbert.model", "from ..mockingjay import model"),
+        ("mynah.upstream.aalbert.model", "from mynah.upstream import mockingjay"),
+        ("mynah.upstream.acoustic", "from mynah.upstream.aalbert import model"),
+        ("mynah.upstream.aalbert.expert", "from mynah.downstream.interfaces import DownstreamExpert"),
+        ("mynah.downstream.example.expert", "from mynah.upstream.acoustic import AcousticUpstream"),
+        ("mynah.downstream.example.expert", "from mynah.upstream.aalbert.model import AudioAlbert"),
+        ("mynah.downstream.example.expert", "from mynah.downstream.voxceleb1_speaker.model import SpeakerClassifier"),
+        ("mynah.downstream.probing", "from mynah.downstream.example.expert import DownstreamExpert"),
+        ("mynah.downstream.probing", "from run_downstream import run"),
+        ("mynah.utility.training.trainer", "import hubconf"),
         ("run_pretrain", "import run_downstream"),
-        ("run_pretrain", "from upstream.aalbert.expert import load"),
-        ("utility.training", "from tests.conftest import REPOSITORY"),
+        ("run_pretrain", "from mynah.upstream.aalbert.expert import load"),
+        ("mynah.utility.training.trainer", "from tests.conftest import REPOSITORY"),
     ],
 )
 def test_imports_against_the_flow_are_found(module, source):
@@ -163,14 +199,15 @@ def test_imports_against_the_flow_are_found(module, source):
     ("module", "source"),
     [
         (
-            "upstream.aalbert.expert",
-            "from .model import AudioAlbert\nfrom upstream.acoustic import load_acoustic_upstream",
+            "mynah.upstream.aalbert.expert",
+            "from .model import AudioAlbert\nfrom mynah.upstream.acoustic import load_acoustic_upstream",
         ),
         (
-            "downstream.example.expert",
-            "from upstream.interfaces import SpeechUpstream\nfrom downstream import interfaces",
+            "mynah.downstream.example.expert",
+            "from mynah.upstream.interfaces import SpeechUpstream\nfrom mynah.downstream import interfaces",
         ),
-        ("utility.training", "from utility.callbacks import Progress\nimport torch"),
+        ("mynah.utility.training.trainer", "from mynah.utility.training.callbacks import Progress\nimport torch"),
+        ("mynah.utility.training.trainer", "from mynah.utility.errors import UserError"),
     ],
 )
 def test_imports_with_the_flow_are_not(module, source):

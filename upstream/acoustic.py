@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from upstream.interfaces import SpeechUpstream
-from utility.acoustic_config import AcousticConfig, AcousticPretrainConfig
-from utility.acoustic_model import AcousticModel
-from utility.checkpoint import CARD, load_weights, read_checkpoint, select_weights
-from utility.configuration import from_plain, load_config, to_plain
-from utility.lengths import pad_signals
-from utility.model_options import options_of_file, set_option
-from utility.model_size import describe_size
+from mynah.upstream.interfaces import SpeechUpstream
+from mynah.utility.acoustic.config import AcousticConfig, AcousticPretrainConfig
+from mynah.utility.acoustic.model import AcousticModel
+from mynah.utility.configuration.load import from_plain, load_config, to_plain
+from mynah.utility.configuration.options import options_of_file, set_option
+from mynah.utility.experiments.checkpoint import CARD, load_weights, read_checkpoint, select_weights
+from mynah.utility.nn.padding import pad_signals
+from mynah.utility.nn.size import describe_size
 
 log = logging.getLogger("mynah")
 

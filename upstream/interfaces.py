@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from utility.frames import normalize_frames, sample_frames, square_frames
-from utility.lengths import pad_signals, zero_padding
+from mynah.utility.nn.padding import pad_signals, zero_padding
+from mynah.utility.video.frames import normalize_frames, sample_frames, square_frames
 
 
 class Upstream(nn.Module, ABC):

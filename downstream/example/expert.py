@@ -9,15 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from downstream import interfaces
-from utility.classification import classification_metrics, likeliest, record_predictions, write_predictions
-from utility.corpus import Utterance, scan_corpora
-from utility.demo_speech import demo_labels
-from utility.errors import UserError
-from utility.label_table import LabelledFile, read_label_table
-from utility.labelled_speech import LabelledSpeech
-from utility.pooling import MeanPooling
-from utility.value_checks import positive_problem, range_problem
+from mynah.downstream import interfaces
+from mynah.utility.audio.corpus import Utterance, scan_corpora
+from mynah.utility.audio.labelled import LabelledSpeech
+from mynah.utility.configuration.checks import positive_problem, range_problem
+from mynah.utility.data.label_table import LabelledFile, read_label_table
+from mynah.utility.demo.speech import demo_labels
+from mynah.utility.errors import UserError
+from mynah.utility.evaluation.classification import (
+    classification_metrics,
+    likeliest,
+    record_predictions,
+    write_predictions,
+)
+from mynah.utility.nn.pooling import MeanPooling
 
 
 @dataclass

@@ -5,16 +5,16 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from downstream.interfaces import UpstreamInfo
-from utility.albert.captioning import AlbertForImageCaptioning
-from utility.albert.config import AlbertConfig
-from utility.albert.encoding import SubwordTokenizer
-from utility.albert.huggingface import load_folder
-from utility.albert.sparse_attention import SPARSE_TABLE
-from utility.albert.tokenizer import AlbertTokenizer, load_tokenizer, tokenizer_from_plain
-from utility.checkpoint import load_weights
-from utility.configuration import from_plain, to_plain
-from utility.errors import UserError
+from mynah.downstream.interfaces import UpstreamInfo
+from mynah.utility.albert.captioning import AlbertForImageCaptioning
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.encoding import SubwordTokenizer
+from mynah.utility.albert.huggingface import load_folder
+from mynah.utility.albert.sparse_attention import SPARSE_TABLE
+from mynah.utility.albert.tokenizer import AlbertTokenizer, load_tokenizer, tokenizer_from_plain
+from mynah.utility.configuration.load import from_plain, to_plain
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import load_weights
 
 from .model import CaptionModel, CaptionModelConfig
 

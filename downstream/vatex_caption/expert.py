@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from downstream import interfaces
-from utility.albert.caption_fit import warn_of_misfit
-from utility.albert.generation import GeneratedCaption, GenerationConfig, generate
-from utility.albert.masked_captions import CaptionMaskingConfig
-from utility.albert.word_attention import word_attention
-from utility.caption_corpus import CaptionCorpusConfig, ClipDataset, Coverage, read_captioned_clips
-from utility.caption_scores import ScoreReport
-from utility.demo_video import demo_vatex
-from utility.errors import UserError
-from utility.training_config import ClipLoaderConfig
+from mynah.downstream import interfaces
+from mynah.utility.albert.caption_fit import warn_of_misfit
+from mynah.utility.albert.generation import GeneratedCaption, GenerationConfig, generate
+from mynah.utility.albert.masked_captions import CaptionMaskingConfig
+from mynah.utility.albert.word_attention import word_attention
+from mynah.utility.captions.corpus import CaptionCorpusConfig, ClipDataset, Coverage, read_captioned_clips
+from mynah.utility.captions.scores import ScoreReport
+from mynah.utility.demo.video import demo_vatex
+from mynah.utility.errors import UserError
+from mynah.utility.training.config import ClipLoaderConfig
 
 from .decoders import begin_captioner, num_steps, plain_captioner, rebuild_captioner
 from .losses import caption_losses
@@ -29,7 +29,7 @@ from .report import caption_metrics, score_captions, warn_of_collapse, write_pre
 
 @dataclass
 class CaptionDataConfig(CaptionCorpusConfig):
-    """Which clips are read, and how; see utility/caption_corpus.py.
+    """Which clips are read, and how; see utility/captions/corpus.py.
 
     augment: cut a random square out of a training clip instead of its middle. Features of a frozen upstream are then
       computed anew in every pass, because no clip comes twice as it was.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from utility.albert.masked_captions import (
+from mynah.utility.albert.masked_captions import (
     CaptionMaskingConfig,
     CaptionVocabulary,
     MaskedCaptions,

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utility.albert.captioning import AlbertForImageCaptioning
-from utility.albert.config import AlbertConfig
-from utility.albert.masked_captions import MaskedCaptions
-from utility.encoder import EncoderConfig, sinusoid_positions
-from utility.lengths import lengths_to_mask
-from utility.value_checks import range_problem
+from mynah.utility.albert.captioning import AlbertForImageCaptioning
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.masked_captions import MaskedCaptions
+from mynah.utility.configuration.checks import range_problem
+from mynah.utility.nn.encoder import EncoderConfig, sinusoid_positions
+from mynah.utility.nn.padding import lengths_to_mask
 
 
 @dataclass

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from downstream.interfaces import UpstreamInfo
-from utility.albert.encoding import SubwordTokenizer
-from utility.errors import UserError
-from utility.frames import sample_frames, square_frames
-from utility.video import UnreadableVideo, read_clip
+from mynah.downstream.interfaces import UpstreamInfo
+from mynah.utility.albert.encoding import SubwordTokenizer
+from mynah.utility.errors import UserError
+from mynah.utility.video.files import UnreadableVideo, read_clip
+from mynah.utility.video.frames import sample_frames, square_frames
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import fmean, mode
 from typing import Any
 
-from utility.cache import write_atomically
-from utility.caption_scores import ScoreReport, caption_scores, collapse
+from mynah.utility.captions.scores import ScoreReport, caption_scores, collapse
+from mynah.utility.storage import write_atomically
 
 ALIKE = 0.9
 """From this share of captions on that are all the same, they have nothing to do with the clips."""

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from utility.corpus import Utterance, scan_corpora
-from utility.errors import UserError
-from utility.value_checks import range_problem
+from mynah.utility.audio.corpus import Utterance, scan_corpora
+from mynah.utility.configuration.checks import range_problem
+from mynah.utility.errors import UserError
 
 SPLITS = {"1": "train", "2": "dev", "3": "test"}  # as numbered in iden_split.txt
 SPEAKER_ROOTS = ("dev/wav", "test/wav", "wav")  # where the official layouts keep the speaker folders

@@ -8,12 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from downstream import interfaces
-from utility.classification import classification_metrics, likeliest, record_predictions, write_predictions
-from utility.confusion import confusion_counts, draw_confusion
-from utility.demo_speech import demo_voxceleb1
-from utility.errors import UserError
-from utility.labelled_speech import LabelledSpeech
+from mynah.downstream import interfaces
+from mynah.utility.audio.labelled import LabelledSpeech
+from mynah.utility.demo.speech import demo_voxceleb1
+from mynah.utility.errors import UserError
+from mynah.utility.evaluation.classification import (
+    classification_metrics,
+    likeliest,
+    record_predictions,
+    write_predictions,
+)
+from mynah.utility.evaluation.confusion import confusion_counts, draw_confusion
 
 from .dataset import SpeakerCorpus, SpeakerDataConfig, read_corpus
 from .model import SpeakerClassifier, SpeakerModelConfig

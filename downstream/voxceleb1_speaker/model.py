@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from utility.pooling import AttentivePooling, AttentiveStatisticsPooling, MeanPooling, StatisticsPooling
-from utility.value_checks import choice_problem, positive_problem
+from mynah.utility.configuration.checks import choice_problem, positive_problem
+from mynah.utility.nn.pooling import AttentivePooling, AttentiveStatisticsPooling, MeanPooling, StatisticsPooling
 
 POOLINGS = {
     "mean": MeanPooling,

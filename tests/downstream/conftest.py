@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from downstream.interfaces import UpstreamInfo
-from downstream.vatex_caption.expert import DownstreamExpert
-from utility.albert.captioning import AlbertForImageCaptioning
-from utility.albert.config import AlbertConfig
-from utility.albert.wordpiece import WordPieceTokenizer
-from utility.configuration import load_config, to_plain
+from mynah.downstream.interfaces import UpstreamInfo
+from mynah.downstream.vatex_caption.expert import DownstreamExpert
+from mynah.utility.albert.captioning import AlbertForImageCaptioning
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.wordpiece import WordPieceTokenizer
+from mynah.utility.configuration.load import load_config, to_plain
 
 CONFIG = Path(__file__).parents[2] / "downstream" / "vatex_caption" / "config.yaml"
 CAPTIONS = {

@@ -9,10 +9,10 @@ import pytest
 import soundfile
 import torch
 
-from downstream.example.expert import DownstreamExpert
-from downstream.interfaces import SPLITS, UpstreamInfo
-from utility.configuration import load_config
-from utility.errors import UserError
+from mynah.downstream.example.expert import DownstreamExpert
+from mynah.downstream.interfaces import SPLITS, UpstreamInfo
+from mynah.utility.configuration.load import load_config
+from mynah.utility.errors import UserError
 
 CONFIG = Path(__file__).parents[2] / "downstream" / "example" / "config.yaml"
 UPSTREAM = UpstreamInfo(name="none", modality="speech", feature_size=8, samples_per_position=160)

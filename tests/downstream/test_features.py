@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from downstream.features import GIB, Featurizer, UpstreamFeatures
-from downstream.interfaces import FeaturesConfig
-from upstream.aalbert import hubconf
-from utility.errors import UserError
+from mynah.downstream.features import GIB, Featurizer, UpstreamFeatures
+from mynah.downstream.interfaces import FeaturesConfig
+from mynah.upstream.aalbert import hubconf
+from mynah.utility.errors import UserError
 
 TINY = {"num_hidden_layers": 3, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
 

@@ -9,17 +9,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import downstream.vatex_caption.expert as expert_module
-from downstream.interfaces import SPLITS
-from downstream.vatex_caption.expert import DownstreamExpert
-from downstream.vatex_caption.model import video_positions
-from utility.albert.config import AlbertConfig
-from utility.albert.generation import GenerationConfig, generate
-from utility.albert.heads import AlbertForPreTraining
-from utility.albert.masked_captions import CaptionMaskingConfig, mask_captions, pad_captions
-from utility.configuration import load_config, to_plain
-from utility.errors import UserError
-from utility.video_writing import write_clip
+import mynah.downstream.vatex_caption.expert as expert_module
+from mynah.downstream.interfaces import SPLITS
+from mynah.downstream.vatex_caption.expert import DownstreamExpert
+from mynah.downstream.vatex_caption.model import video_positions
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.generation import GenerationConfig, generate
+from mynah.utility.albert.heads import AlbertForPreTraining
+from mynah.utility.albert.masked_captions import CaptionMaskingConfig, mask_captions, pad_captions
+from mynah.utility.configuration.load import load_config, to_plain
+from mynah.utility.errors import UserError
+from mynah.utility.video.writing import write_clip
 
 CONFIG = Path(__file__).parents[2] / "downstream" / "vatex_caption" / "config.yaml"
 PROJECTION = {"albert.img_embedding.weight", "albert.img_embedding.bias"}

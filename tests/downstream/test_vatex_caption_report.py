@@ -12,11 +12,11 @@ from PIL import Image
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 
-import utility.caption_scores
-from downstream.vatex_caption.pictures import CaptionPicture, draw_caption, words_over_time
-from utility.albert.tokenizer import AlbertTokenizer
-from utility.caption_java import JavaFailed
-from utility.video_writing import write_clip
+import mynah.utility.captions.scores
+from mynah.downstream.vatex_caption.pictures import CaptionPicture, draw_caption, words_over_time
+from mynah.utility.albert.tokenizer import AlbertTokenizer
+from mynah.utility.captions.java import JavaFailed
+from mynah.utility.video.writing import write_clip
 
 PREDICTIONS = [
     "the circle is going right",
@@ -33,7 +33,7 @@ def meteor_fails(monkeypatch):
     def fail(*arguments):
         raise JavaFailed("no METEOR in this test")
 
-    monkeypatch.setattr(utility.caption_scores, "meteor", fail)
+    monkeypatch.setattr(mynah.utility.captions.scores, "meteor", fail)
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def test_dev_is_scored_without_java_while_a_run_trains_and_with_it_otherwise(
     build, records, captions, clip_features, monkeypatch
 ):
     asked = []
-    ptb = utility.caption_scores.ptb_tokenize
-    monkeypatch.setattr(utility.caption_scores, "ptb_tokenize", lambda texts: asked.append(1) or ptb(texts))
+    ptb = mynah.utility.captions.scores.ptb_tokenize
+    monkeypatch.setattr(mynah.utility.captions.scores, "ptb_tokenize", lambda texts: asked.append(1) or ptb(texts))
     expert = build()
     thorough = expert.log_records("dev", records)
     assert len(asked) == 1

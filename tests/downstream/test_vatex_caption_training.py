@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from utility.albert.generation import generate
-from utility.errors import UserError
+from mynah.utility.albert.generation import generate
+from mynah.utility.errors import UserError
 
 
 def test_training_on_four_clips_ends_in_their_captions(build, pretrained_upstream, captions, clip_features):

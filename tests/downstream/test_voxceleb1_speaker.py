@@ -11,12 +11,17 @@ import pytest
 import soundfile
 import torch
 
-from downstream.interfaces import SPLITS, UpstreamInfo
-from downstream.voxceleb1_speaker.dataset import SpeakerDataConfig, read_corpus, read_split_list, split_by_speaker
-from downstream.voxceleb1_speaker.expert import DownstreamExpert
-from downstream.voxceleb1_speaker.model import POOLINGS, SpeakerClassifier
-from utility.configuration import load_config
-from utility.errors import UserError
+from mynah.downstream.interfaces import SPLITS, UpstreamInfo
+from mynah.downstream.voxceleb1_speaker.dataset import (
+    SpeakerDataConfig,
+    read_corpus,
+    read_split_list,
+    split_by_speaker,
+)
+from mynah.downstream.voxceleb1_speaker.expert import DownstreamExpert
+from mynah.downstream.voxceleb1_speaker.model import POOLINGS, SpeakerClassifier
+from mynah.utility.configuration.load import load_config
+from mynah.utility.errors import UserError
 
 CONFIG = Path(__file__).parents[2] / "downstream" / "voxceleb1_speaker" / "config.yaml"
 UPSTREAM = UpstreamInfo(name="none", modality="speech", feature_size=8, samples_per_position=160)

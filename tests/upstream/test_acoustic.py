@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from upstream.aalbert import hubconf as aalbert_hub
-from upstream.mockingjay import hubconf as mockingjay_hub
-from utility.checkpoint import CARD, make_card, save_atomically
-from utility.errors import UserError
+from mynah.upstream.aalbert import hubconf as aalbert_hub
+from mynah.upstream.mockingjay import hubconf as mockingjay_hub
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import CARD, make_card, save_atomically
 
 NAMES = ["aalbert", "mockingjay"]
 ENTRIES = {"aalbert": aalbert_hub.aalbert, "mockingjay": mockingjay_hub.mockingjay}

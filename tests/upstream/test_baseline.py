@@ -13,8 +13,8 @@ import torchaudio
 from torch import Tensor
 from torchaudio.compliance import kaldi
 
-from upstream.baseline import hubconf
-from utility.errors import UserError
+from mynah.upstream.baseline import hubconf
+from mynah.utility.errors import UserError
 
 NAMES = ["fbank", "mfcc", "spectrogram", "mel", "linear"]
 SIZES = {"fbank": 240, "mfcc": 39, "spectrogram": 257, "mel": 80, "linear": 1024}

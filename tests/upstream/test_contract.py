@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from upstream.interfaces import SpeechUpstream
-from utility.discovery import find_plugins, import_plugin
+from mynah.plugins import find_plugins, import_plugin
+from mynah.upstream.interfaces import SpeechUpstream
 
 PRETRAINED = ["aalbert", "mockingjay"]
 BASELINES = ["fbank", "mfcc", "spectrogram", "mel", "linear"]
@@ -221,7 +221,7 @@ def test_build_arguments_build_the_architecture_again(expert, signals):
 
 def build_plain(name: str, arguments: dict) -> SpeechUpstream:
     plugin = find_plugins("upstream")[name]
-    return getattr(importlib.import_module(f"upstream.{plugin.folder.name}.hubconf"), name)(**arguments)
+    return getattr(importlib.import_module(f"mynah.upstream.{plugin.folder.name}.hubconf"), name)(**arguments)
 
 
 class S3prlFeaturizer(nn.Module):

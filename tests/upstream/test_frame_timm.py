@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.transforms import v2
 
-from upstream.frame_timm.hubconf import frame_timm
-from utility.errors import UserError
+from mynah.upstream.frame_timm.hubconf import frame_timm
+from mynah.utility.errors import UserError
 
 MODELS = {
     "resnet10t": (64, lambda features: features.mean((2, 3))),

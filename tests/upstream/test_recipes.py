@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from utility.acoustic_config import AcousticPretrainConfig
-from utility.acoustic_model import AcousticModel
-from utility.configuration import load_config, to_plain
-from utility.encoder import TransformerEncoder
+from mynah.utility.acoustic.config import AcousticPretrainConfig
+from mynah.utility.acoustic.model import AcousticModel
+from mynah.utility.configuration.load import load_config, to_plain
+from mynah.utility.nn.encoder import TransformerEncoder
 
 REPOSITORY = Path(__file__).parents[2]
 NAMES = ["aalbert", "mockingjay"]

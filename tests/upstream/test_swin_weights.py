@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torchvision.models.swin_transformer import SwinTransformer as TorchvisionSwin
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
-from upstream.vidswin_albert.swin_weights import convert_state_dict, load_swin
-from upstream.vidswin_albert.video_swin import SIZES, VideoSwin, VideoSwinConfig
-from utility.errors import UserError
+from mynah.upstream.vidswin_albert.swin_weights import convert_state_dict, load_swin
+from mynah.upstream.vidswin_albert.video_swin import SIZES, VideoSwin, VideoSwinConfig
+from mynah.utility.errors import UserError
 
 CONFIG = VideoSwinConfig(embed_dim=8, depths=[2, 1, 2], num_heads=[1, 2, 2], window_size=[4, 3, 3])
 IMAGE_SIZE = 48  # positions 12, 6, 3: whole windows in every stage

@@ -8,12 +8,12 @@ from torch import nn
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 from transformers import BertConfig, BertLMHeadModel
 
-from upstream.vidswin_albert import hubconf
-from upstream.vidswin_albert.swinbert import convert_swinbert
-from utility.albert.generation import GenerationConfig, generate
-from utility.checkpoint import CARD, read_checkpoint, save_atomically
-from utility.errors import UserError
-from utility.frames import normalize_frames
+from mynah.upstream.vidswin_albert import hubconf
+from mynah.upstream.vidswin_albert.swinbert import convert_swinbert
+from mynah.utility.albert.generation import GenerationConfig, generate
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import CARD, read_checkpoint, save_atomically
+from mynah.utility.video.frames import normalize_frames
 
 FRAMES, SIZE, WORDS = 4, 64, 30
 POSITIONS = FRAMES // 2 * (SIZE // 4 // 2) ** 2

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from upstream.frame_timm import hubconf as frame_timm
-from upstream.vidswin_albert import hubconf as vidswin_albert
+from mynah.upstream.frame_timm import hubconf as frame_timm
+from mynah.upstream.vidswin_albert import hubconf as vidswin_albert
 
 TINY_SWIN = {
     "num_frames": 4,

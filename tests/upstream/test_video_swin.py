@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torchvision.models import video
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
-from upstream.vidswin_albert.swin_weights import convert_state_dict
-from upstream.vidswin_albert.video_swin import SIZES, VideoSwin, VideoSwinConfig
-from utility.configuration import from_plain, to_plain
-from utility.errors import UserError
+from mynah.upstream.vidswin_albert.swin_weights import convert_state_dict
+from mynah.upstream.vidswin_albert.video_swin import SIZES, VideoSwin, VideoSwinConfig
+from mynah.utility.configuration.load import from_plain, to_plain
+from mynah.utility.errors import UserError
 
 SMALL = VideoSwinConfig(
     embed_dim=16, depths=[2, 1, 2], num_heads=[2, 4, 4], window_size=[4, 3, 5], mlp_ratio=2.0, drop_path_rate=0.0

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from upstream.vidswin_albert import hubconf
-from upstream.vidswin_albert.config import PretrainConfig
-from upstream.vidswin_albert.expert import build_pretraining
-from upstream.vidswin_albert.model import VidSwinAlbert
-from upstream.vidswin_albert.pretraining import _count_epochs_anew, steps_of_epochs
-from utility.albert.captioning import AlbertForImageCaptioning
-from utility.albert.config import AlbertConfig
-from utility.albert.huggingface import save_pretrained
-from utility.albert.tokenizer import AlbertTokenizer
-from utility.checkpoint import CARD
-from utility.configuration import load_config, to_plain
-from utility.errors import UserError
-from utility.experiment import Experiment
-from utility.frames import normalize_frames
+from mynah.upstream.vidswin_albert import hubconf
+from mynah.upstream.vidswin_albert.config import PretrainConfig
+from mynah.upstream.vidswin_albert.expert import build_pretraining
+from mynah.upstream.vidswin_albert.model import VidSwinAlbert
+from mynah.upstream.vidswin_albert.pretraining import _count_epochs_anew, steps_of_epochs
+from mynah.utility.albert.captioning import AlbertForImageCaptioning
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.huggingface import save_pretrained
+from mynah.utility.albert.tokenizer import AlbertTokenizer
+from mynah.utility.configuration.load import load_config, to_plain
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import CARD
+from mynah.utility.experiments.folder import Experiment
+from mynah.utility.video.frames import normalize_frames
 
 DEFAULTS = Path(__file__).parents[2] / "upstream" / "vidswin_albert" / "pretrain_config.yaml"
 
@@ -46,7 +46,7 @@ def module(config, tmp_path):
 
 def batch_of(module, training=True):
     loader = module._dataset(module.train_clips, training)
-    from upstream.vidswin_albert.masked_clips import collate
+    from mynah.upstream.vidswin_albert.masked_clips import collate
 
     return collate([loader[(0, index)] for index in range(3)])
 

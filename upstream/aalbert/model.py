@@ -1,7 +1,7 @@
 """Audio ALBERT (Chi et al. 2021, "Audio ALBERT: A Lite BERT for Self-supervised Learning of Audio
 Representation")."""
 
-from utility.acoustic_model import AcousticModel
+from mynah.utility.acoustic.model import AcousticModel
 
 
 class AudioAlbert(AcousticModel):

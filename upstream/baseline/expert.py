@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upstream.interfaces import SpeechUpstream
-from utility.configuration import to_plain
-from utility.errors import UserError
-from utility.frontend import add_deltas, utterance_cmvn
-from utility.model_options import flat_options
+from mynah.upstream.interfaces import SpeechUpstream
+from mynah.utility.audio.spectrogram import add_deltas, utterance_cmvn
+from mynah.utility.configuration.load import to_plain
+from mynah.utility.configuration.options import flat_options
+from mynah.utility.errors import UserError
 
 from .model import EXTRACTORS
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.compliance import kaldi
 
-from utility.audio import SAMPLE_RATE
-from utility.frontend import Spectrogram, SpectrogramConfig
-from utility.value_checks import range_problem
+from mynah.utility.audio.files import SAMPLE_RATE
+from mynah.utility.audio.spectrogram import Spectrogram, SpectrogramConfig
+from mynah.utility.configuration.checks import range_problem
 
 MAX_DELTAS = 2
 MIN_MEL_BINS = 4

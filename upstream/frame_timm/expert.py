@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from upstream.interfaces import VideoUpstream
-from utility.checkpoint import load_weights
-from utility.configuration import to_plain
-from utility.errors import UserError
-from utility.model_options import flat_options
-from utility.weight_files import read_weights
+from mynah.upstream.interfaces import VideoUpstream
+from mynah.utility.configuration.load import to_plain
+from mynah.utility.configuration.options import flat_options
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import load_weights
+from mynah.utility.experiments.weight_files import read_weights
 
 from .model import FrameBackbone, FrameTimmConfig
 

@@ -9,9 +9,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from utility.errors import UserError
-from utility.frames import IMAGENET_DEVIATION, IMAGENET_MEAN
-from utility.value_checks import positive_problem
+from mynah.utility.configuration.checks import positive_problem
+from mynah.utility.errors import UserError
+from mynah.utility.video.frames import IMAGENET_DEVIATION, IMAGENET_MEAN
 
 
 @dataclass

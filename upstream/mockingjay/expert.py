@@ -4,8 +4,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from upstream.acoustic import load_acoustic_upstream
-from utility.acoustic_config import AcousticPretrainConfig as PretrainConfig
+from mynah.upstream.acoustic import load_acoustic_upstream
+from mynah.utility.acoustic.config import AcousticPretrainConfig as PretrainConfig
 
 from .model import Mockingjay
 
@@ -16,6 +16,6 @@ load = partial(load_acoustic_upstream, "mockingjay", Mockingjay, Path(__file__).
 
 def build_pretraining(config: PretrainConfig, experiment: Any) -> Any:
     """The LightningModule that pretrains Mockingjay as `config` says and writes to `experiment`."""
-    from utility.acoustic_pretraining import AcousticPretraining  # training only: imports lightning
+    from mynah.utility.acoustic.pretraining import AcousticPretraining  # training only: imports lightning
 
     return AcousticPretraining("mockingjay", Mockingjay(config.model, config.features), config, experiment)

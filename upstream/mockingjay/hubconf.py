@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from upstream.acoustic import AcousticUpstream
+    from mynah.upstream.acoustic import AcousticUpstream
 
 
 def mockingjay(ckpt: Any = None, **overrides: Any) -> "AcousticUpstream":

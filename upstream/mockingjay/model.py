@@ -1,7 +1,7 @@
 """Mockingjay (Liu et al. 2020, "Mockingjay: Unsupervised Speech Representation Learning with Deep Bidirectional
 Transformer Encoders")."""
 
-from utility.acoustic_model import AcousticModel
+from mynah.utility.acoustic.model import AcousticModel
 
 
 class Mockingjay(AcousticModel):

@@ -4,12 +4,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
-from utility.albert.config import AlbertConfig
-from utility.albert.masked_captions import CaptionMaskingConfig
-from utility.albert.sparse_attention import RESIZINGS
-from utility.caption_corpus import CaptionCorpusConfig
-from utility.training_config import CheckpointConfig, ClipLoaderConfig, OptimizerConfig, SchedulerConfig, SharedConfig
-from utility.value_checks import choice_problem, positive_problem, range_problem
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.masked_captions import CaptionMaskingConfig
+from mynah.utility.albert.sparse_attention import RESIZINGS
+from mynah.utility.captions.corpus import CaptionCorpusConfig
+from mynah.utility.configuration.checks import choice_problem, positive_problem, range_problem
+from mynah.utility.training.config import (
+    CheckpointConfig,
+    ClipLoaderConfig,
+    OptimizerConfig,
+    SchedulerConfig,
+    SharedConfig,
+)
 
 from .video_swin import VideoSwinConfig
 
@@ -149,6 +155,6 @@ class PretrainConfig(ModelSection, SharedConfig):
 
     def use_demo_data(self) -> None:
         """Take the demo corpus, making it if need be."""
-        from utility.demo_video import demo_vatex  # encodes video
+        from mynah.utility.demo.video import demo_vatex  # encodes video
 
         self.datarc.file_path = str(demo_vatex())

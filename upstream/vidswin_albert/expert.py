@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from upstream.interfaces import VideoUpstream
-from utility.albert.tokenizer import tokenizer_from_plain
-from utility.checkpoint import CARD, load_weights, read_checkpoint, select_weights
-from utility.configuration import from_plain, load_config, to_plain
-from utility.model_options import options_of_file, set_option
-from utility.model_size import describe_size
+from mynah.upstream.interfaces import VideoUpstream
+from mynah.utility.albert.tokenizer import tokenizer_from_plain
+from mynah.utility.configuration.load import from_plain, load_config, to_plain
+from mynah.utility.configuration.options import options_of_file, set_option
+from mynah.utility.experiments.checkpoint import CARD, load_weights, read_checkpoint, select_weights
+from mynah.utility.nn.size import describe_size
 
 from .config import ModelSection, PretrainConfig
 from .model import VidSwinAlbert

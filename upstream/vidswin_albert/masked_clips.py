@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from utility.albert.masked_captions import CaptionMaskingConfig, mask_captions, pad_captions
-from utility.caption_corpus import ClipDataset
-from utility.frames import square_frames
-from utility.loaders import bad_items
+from mynah.utility.albert.masked_captions import CaptionMaskingConfig, mask_captions, pad_captions
+from mynah.utility.captions.corpus import ClipDataset
+from mynah.utility.training.loaders import bad_items
+from mynah.utility.video.frames import square_frames
 
 MASK_STREAM = 1
 """Sets the masks' random numbers apart from the crops', which are drawn of the same (seed, pass, index)."""

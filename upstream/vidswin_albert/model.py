@@ -5,8 +5,8 @@ import math
 
 from torch import Tensor, nn
 
-from utility.albert.captioning import AlbertForImageCaptioning
-from utility.albert.sparse_attention import SPARSE_TABLE, LearnedSparseAttention
+from mynah.utility.albert.captioning import AlbertForImageCaptioning
+from mynah.utility.albert.sparse_attention import SPARSE_TABLE, LearnedSparseAttention
 
 from .config import VidSwinAlbertConfig
 from .video_swin import VideoSwin

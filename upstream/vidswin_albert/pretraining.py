@@ -9,23 +9,23 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from utility.albert.caption_fit import warn_of_misfit
-from utility.caption_corpus import (
+from mynah.utility.albert.caption_fit import warn_of_misfit
+from mynah.utility.captions.corpus import (
     CaptionedClip,
     ClipDataset,
     annotation_file,
     read_captioned_clips,
     split_held_out_clips,
 )
-from utility.checkpoint import CARD, load_weights, read_checkpoint, select_weights
-from utility.configuration import from_plain, to_plain
-from utility.errors import UserError
-from utility.experiment import Experiment
-from utility.frames import normalize_frames
-from utility.loaders import BadFileLog
-from utility.model_size import describe_size
-from utility.optimization import decay_groups
-from utility.pretraining_module import PretrainingModule
+from mynah.utility.configuration.load import from_plain, to_plain
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import CARD, load_weights, read_checkpoint, select_weights
+from mynah.utility.experiments.folder import Experiment
+from mynah.utility.nn.size import describe_size
+from mynah.utility.training.loaders import BadFileLog
+from mynah.utility.training.optimization import decay_groups
+from mynah.utility.training.pretraining import PretrainingModule
+from mynah.utility.video.frames import normalize_frames
 
 from .config import ModelSection, PretrainConfig
 from .masked_clips import MaskedClips, collate

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utility.albert.config import AlbertConfig
-from utility.albert.huggingface import convert_from_huggingface, load_parts, read_config, read_weights
-from utility.albert.tokenizer import AlbertTokenizer, load_tokenizer, tokenizer_from_plain
-from utility.albert.wordpiece import WordPieceTokenizer
-from utility.caption_corpus import CaptionedClip
-from utility.checkpoint import CARD
-from utility.configuration import from_plain
-from utility.errors import UserError
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.huggingface import convert_from_huggingface, load_parts, read_config, read_weights
+from mynah.utility.albert.tokenizer import AlbertTokenizer, load_tokenizer, tokenizer_from_plain
+from mynah.utility.albert.wordpiece import WordPieceTokenizer
+from mynah.utility.captions.corpus import CaptionedClip
+from mynah.utility.configuration.load import from_plain
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import CARD
 
 from .config import OWN_FIELDS, PretrainConfig
 from .model import VidSwinAlbert

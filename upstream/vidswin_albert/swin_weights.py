@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utility.errors import UserError
-from utility.weight_files import read_weights
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.weight_files import read_weights
 
 from .video_swin import SIZES, VideoSwin, VideoSwinConfig
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from utility.albert.config import AlbertConfig
-from utility.albert.huggingface import convert_from_huggingface, is_tied
-from utility.albert.sparse_attention import SPARSE_TABLE
-from utility.albert.wordpiece import WordPieceTokenizer
-from utility.checkpoint import CARD, load_weights, make_card, select_weights
-from utility.configuration import to_plain
-from utility.errors import UserError
-from utility.weight_files import read_weights
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.huggingface import convert_from_huggingface, is_tied
+from mynah.utility.albert.sparse_attention import SPARSE_TABLE
+from mynah.utility.albert.wordpiece import WordPieceTokenizer
+from mynah.utility.configuration.load import to_plain
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import CARD, load_weights, make_card, select_weights
+from mynah.utility.experiments.weight_files import read_weights
 
 from .config import ModelSection, VidSwinAlbertConfig
 from .model import VidSwinAlbert

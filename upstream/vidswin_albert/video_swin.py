@@ -16,8 +16,8 @@ from timm.layers import DropPath, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from utility.activated_linear import activated_linear
-from utility.value_checks import positive_problem
+from mynah.utility.configuration.checks import positive_problem
+from mynah.utility.nn.feed_forward import activated_linear
 
 from .swin_windows import WindowPlan, plan_windows
 

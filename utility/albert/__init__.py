@@ -1,1 +1,4 @@
-"""ALBERT (Lan et al. 2020), and BERT as its special case: model, heads, tokenizers, captions, files."""
+"""ALBERT (and BERT): configuration, models, tokenizer, captioning and generation, in Hugging Face's formats.
+
+Its public names can be imported from here.
+"""

@@ -4,13 +4,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from utility.albert.captioning import AlbertForImageCaptioning
-from utility.albert.config import AlbertConfig, checked_config
-from utility.albert.encoding import SubwordTokenizer
-from utility.albert.huggingface import load_folder, read_config
-from utility.albert.tokenizer import AlbertTokenizer, load_tokenizer
-from utility.albert.wordpiece import VOCAB_FILE, WordPieceTokenizer
-from utility.errors import UserError
+from mynah.utility.albert.captioning import AlbertForImageCaptioning
+from mynah.utility.albert.config import AlbertConfig, checked_config
+from mynah.utility.albert.encoding import SubwordTokenizer
+from mynah.utility.albert.huggingface import load_folder, read_config
+from mynah.utility.albert.tokenizer import AlbertTokenizer, load_tokenizer
+from mynah.utility.albert.wordpiece import VOCAB_FILE, WordPieceTokenizer
+from mynah.utility.errors import UserError
 
 
 def get_albert_model(args: Any) -> tuple[AlbertForImageCaptioning, AlbertConfig, SubwordTokenizer]:

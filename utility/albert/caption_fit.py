@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from utility.albert.encoding import SubwordTokenizer
+from mynah.utility.albert.encoding import SubwordTokenizer
 
 log = logging.getLogger("mynah")
 

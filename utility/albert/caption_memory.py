@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from utility.albert.captioning import AlbertForImageCaptioning
-from utility.encoder import Attend, TransformerLayer, combine_masks, fused_attention
+from mynah.utility.albert.captioning import AlbertForImageCaptioning
+from mynah.utility.nn.encoder import Attend, TransformerLayer, combine_masks, fused_attention
 
 
 class CachedDecoder:

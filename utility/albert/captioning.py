@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utility.albert.config import AlbertConfig
-from utility.albert.model import AlbertEmbeddings, MaskedLanguageHead, initialize_albert
-from utility.albert.sparse_attention import LearnedSparseAttention
-from utility.encoder import TransformerEncoder, attention_map, combine_masks, fused_attention
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.model import AlbertEmbeddings, MaskedLanguageHead, initialize_albert
+from mynah.utility.albert.sparse_attention import LearnedSparseAttention
+from mynah.utility.nn.encoder import TransformerEncoder, attention_map, combine_masks, fused_attention
 
 
 class AlbertForImageCaptioning(nn.Module):

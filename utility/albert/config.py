@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from utility.encoder import EncoderConfig
-from utility.errors import UserError
-from utility.schema import conform
-from utility.value_checks import choice_problem, positive_problem, range_problem
+from mynah.utility.configuration.checks import choice_problem, positive_problem, range_problem
+from mynah.utility.configuration.schema import conform
+from mynah.utility.errors import UserError
+from mynah.utility.nn.encoder import EncoderConfig
 
 MODEL_TYPES = ("albert", "bert")
 SPARSE_FORMS = ("swinbert", "log")

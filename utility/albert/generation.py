@@ -12,11 +12,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from utility.albert.caption_memory import CachedDecoder
-from utility.albert.captioning import AlbertForImageCaptioning
-from utility.albert.masked_captions import CaptionVocabulary
-from utility.errors import UserError
-from utility.value_checks import positive_problem, range_problem
+from mynah.utility.albert.caption_memory import CachedDecoder
+from mynah.utility.albert.captioning import AlbertForImageCaptioning
+from mynah.utility.albert.masked_captions import CaptionVocabulary
+from mynah.utility.configuration.checks import positive_problem, range_problem
+from mynah.utility.errors import UserError
 
 
 @dataclass

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utility.albert.config import AlbertConfig
-from utility.albert.huggingface import PretrainedFolder
-from utility.albert.model import AlbertModel, MaskedLanguageHead, initialize_albert
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.huggingface import PretrainedFolder
+from mynah.utility.albert.model import AlbertModel, MaskedLanguageHead, initialize_albert
 
 IGNORED = -100
 """The label of a position that does not count."""

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from utility.albert.config import AlbertConfig
-from utility.albert.weight_names import BUFFERS, PREDICTIONS, peer_names
-from utility.checkpoint import load_weights, select_weights
-from utility.errors import UserError
-from utility.weight_files import load_tensors
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.weight_names import BUFFERS, PREDICTIONS, peer_names
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import load_weights, select_weights
+from mynah.utility.experiments.weight_files import load_tensors
 
 if TYPE_CHECKING:
-    from utility.albert.encoding import SubwordTokenizer
+    from mynah.utility.albert.encoding import SubwordTokenizer
 
 LOG = logging.getLogger("mynah.albert")
 Model = TypeVar("Model", bound=nn.Module)

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from utility.value_checks import range_problem
+from mynah.utility.configuration.checks import range_problem
 
 
 class CaptionVocabulary(Protocol):

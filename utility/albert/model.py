@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utility.albert.config import AlbertConfig
-from utility.albert.huggingface import PretrainedFolder
-from utility.encoder import ACTIVATIONS, TransformerEncoder, initialize_weights
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.huggingface import PretrainedFolder
+from mynah.utility.nn.encoder import ACTIVATIONS, TransformerEncoder, initialize_weights
 
 
 @dataclass(frozen=True)

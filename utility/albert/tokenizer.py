@@ -15,10 +15,10 @@ from typing import Any
 import sentencepiece
 import torch
 
-from utility.albert.encoding import SubwordTokenizer
-from utility.albert.word_seeds import SPACE, without_seeds_path, word_seeds
-from utility.albert.wordpiece import VOCAB_FILE, WordPieceTokenizer
-from utility.errors import UserError
+from mynah.utility.albert.encoding import SubwordTokenizer
+from mynah.utility.albert.word_seeds import SPACE, without_seeds_path, word_seeds
+from mynah.utility.albert.wordpiece import VOCAB_FILE, WordPieceTokenizer
+from mynah.utility.errors import UserError
 
 LOG = logging.getLogger("mynah.albert")
 MODEL_FILE = "spiece.model"

@@ -1,8 +1,8 @@
-"""How Hugging Face's ALBERT and BERT name the weights that `utility.albert` names alike."""
+"""How Hugging Face's ALBERT and BERT name the weights that `mynah.utility.albert` names alike."""
 
 from collections.abc import Iterator
 
-from utility.albert.config import AlbertConfig
+from mynah.utility.albert.config import AlbertConfig
 
 
 def peer_names(config: AlbertConfig) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from utility.albert.captioning import AlbertForImageCaptioning
-from utility.albert.masked_captions import CaptionVocabulary
+from mynah.utility.albert.captioning import AlbertForImageCaptioning
+from mynah.utility.albert.masked_captions import CaptionVocabulary
 
 
 @torch.no_grad()

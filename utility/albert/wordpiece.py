@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from utility.albert.encoding import SubwordTokenizer
-from utility.errors import UserError
+from mynah.utility.albert.encoding import SubwordTokenizer
+from mynah.utility.errors import UserError
 
 VOCAB_FILE = "vocab.txt"
 SPECIAL = {"pad_id": "[PAD]", "unk_id": "[UNK]", "cls_id": "[CLS]", "sep_id": "[SEP]", "mask_id": "[MASK]"}

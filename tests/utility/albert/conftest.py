@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from utility.albert.captioning import AlbertForImageCaptioning
-from utility.albert.config import AlbertConfig
-from utility.albert.masked_captions import CaptionVocabulary
+from mynah.utility.albert.captioning import AlbertForImageCaptioning
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.masked_captions import CaptionVocabulary
 
 SMALL = {
     "num_hidden_layers": 3,

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from mynah.utility.albert.build import get_albert_model
+from mynah.utility.albert.captioning import AlbertForImageCaptioning
+from mynah.utility.albert.tokenizer import AlbertTokenizer
+from mynah.utility.albert.wordpiece import WordPieceTokenizer
+from mynah.utility.errors import UserError
 from tests.utility.albert.peers import build_peer
-from utility.albert.build import get_albert_model
-from utility.albert.captioning import AlbertForImageCaptioning
-from utility.albert.tokenizer import AlbertTokenizer
-from utility.albert.wordpiece import WordPieceTokenizer
-from utility.errors import UserError
 
 TEXTS = [f"a {color} {shape} moves {way}" for color in ("red", "blue") for shape in ("box", "ring") for way in "xyz"]
 SIZES = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "num_hidden_layers": 3}

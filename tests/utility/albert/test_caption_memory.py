@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from utility.albert.caption_memory import CachedDecoder
-from utility.albert.captioning import AlbertForImageCaptioning
+from mynah.utility.albert.caption_memory import CachedDecoder
+from mynah.utility.albert.captioning import AlbertForImageCaptioning
 
 VIDEO, MASK, MAX_LENGTH = 6, 4, 5
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from utility.albert.captioning import AlbertForImageCaptioning
+from mynah.utility.albert.captioning import AlbertForImageCaptioning
 
 CAPTION, VIDEO = 5, 7
 

@@ -5,9 +5,9 @@ from dataclasses import asdict
 import pytest
 import transformers
 
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.errors import UserError
 from tests.utility.albert.peers import ALBERT, BERT, VARIANTS
-from utility.albert.config import AlbertConfig
-from utility.errors import UserError
 
 OFFICIAL_ALBERT = {  # albert-base-v2's, as it is published
     "architectures": ["AlbertForMaskedLM"],

@@ -9,9 +9,9 @@ from torch import Tensor
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-from utility.albert.captioning import AlbertForImageCaptioning
-from utility.albert.generation import GenerationConfig, generate
-from utility.errors import UserError
+from mynah.utility.albert.captioning import AlbertForImageCaptioning
+from mynah.utility.albert.generation import GenerationConfig, generate
+from mynah.utility.errors import UserError
 
 VIDEO, CLS, SEP, MASK = 6, 2, 3, 4
 WORDS = range(5, 19)

@@ -6,14 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.utility.albert.peers import VARIANTS, build_peer, close, texts
-from utility.albert.config import AlbertConfig
-from utility.albert.heads import (
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.heads import (
     AlbertForPreTraining,
     AlbertForQuestionAnswering,
     AlbertForSequenceClassification,
 )
-from utility.albert.huggingface import convert_from_huggingface, load_parts
+from mynah.utility.albert.huggingface import convert_from_huggingface, load_parts
+from tests.utility.albert.peers import VARIANTS, build_peer, close, texts
 
 
 def copy_of(peer, model_class):

@@ -8,15 +8,14 @@ import torch
 import transformers
 from torch import Tensor
 
-from tests.utility.albert.peers import VARIANTS, build_peer, close, texts
-from utility.albert.captioning import AlbertForImageCaptioning
-from utility.albert.config import AlbertConfig
-from utility.albert.heads import (
+from mynah.utility.albert.captioning import AlbertForImageCaptioning
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.heads import (
     AlbertForPreTraining,
     AlbertForQuestionAnswering,
     AlbertForSequenceClassification,
 )
-from utility.albert.huggingface import (
+from mynah.utility.albert.huggingface import (
     convert_from_huggingface,
     convert_to_huggingface,
     is_tied,
@@ -24,8 +23,9 @@ from utility.albert.huggingface import (
     load_parts,
     save_pretrained,
 )
-from utility.albert.model import AlbertModel
-from utility.errors import UserError
+from mynah.utility.albert.model import AlbertModel
+from mynah.utility.errors import UserError
+from tests.utility.albert.peers import VARIANTS, build_peer, close, texts
 
 CLASSES = {
     "Model": AlbertModel,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from utility.albert.masked_captions import CaptionMaskingConfig, mask_captions, pad_captions
+from mynah.utility.albert.masked_captions import CaptionMaskingConfig, mask_captions, pad_captions
 
 CLIPS, CAPTIONS, LENGTH = 50, 4, 60
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from mynah.utility.albert.config import AlbertConfig
+from mynah.utility.albert.huggingface import convert_from_huggingface, load_parts
+from mynah.utility.albert.model import AlbertModel, MaskedLanguageHead
 from tests.utility.albert.peers import VARIANTS, build_peer, close, texts
-from utility.albert.config import AlbertConfig
-from utility.albert.huggingface import convert_from_huggingface, load_parts
-from utility.albert.model import AlbertModel, MaskedLanguageHead
 
 SMALL = {
     "num_hidden_layers": 2,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from utility.albert.sparse_attention import LearnedSparseAttention
+from mynah.utility.albert.sparse_attention import LearnedSparseAttention
 
 SIZE = 12
 

@@ -10,10 +10,10 @@ import sentencepiece
 import torch
 from transformers import AlbertTokenizer as PeerTokenizer
 
-from utility.albert.encoding import kept_lengths
-from utility.albert.tokenizer import AlbertTokenizer, load_tokenizer, normalize, tokenizer_from_plain
-from utility.albert.wordpiece import WordPieceTokenizer
-from utility.errors import UserError
+from mynah.utility.albert.encoding import kept_lengths
+from mynah.utility.albert.tokenizer import AlbertTokenizer, load_tokenizer, normalize, tokenizer_from_plain
+from mynah.utility.albert.wordpiece import WordPieceTokenizer
+from mynah.utility.errors import UserError
 
 SUBJECTS = ("a man", "two women", "the small dog", "someone", "a boy in a café")
 VERBS = ("is playing", "slices", "rides", "was singing with", "jumps over")

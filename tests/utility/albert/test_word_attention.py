@@ -2,7 +2,7 @@
 
 import torch
 
-from utility.albert.word_attention import word_attention
+from mynah.utility.albert.word_attention import word_attention
 
 CAPTIONS = [[7, 5, 9], [], [12]]
 

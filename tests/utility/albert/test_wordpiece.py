@@ -5,9 +5,9 @@ import random
 import pytest
 from transformers import BertTokenizer as PeerTokenizer
 
-from utility.albert.tokenizer import load_tokenizer, tokenizer_from_plain
-from utility.albert.wordpiece import WordPieceTokenizer
-from utility.errors import UserError
+from mynah.utility.albert.tokenizer import load_tokenizer, tokenizer_from_plain
+from mynah.utility.albert.wordpiece import WordPieceTokenizer
+from mynah.utility.errors import UserError
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SPECIAL = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

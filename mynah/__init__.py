@@ -1,0 +1,79 @@
+"""Mynah: self-supervised speech and video models, and the tasks that use their features.
+
+    import mynah
+    aalbert = mynah.load("aalbert", ckpt="result/pretrain/exp")
+
+The packages `upstream`, `downstream` and `utility` are `mynah.upstream` and so on. In a clone they lie beside this
+folder, which `__path__` tells the import system; in a wheel they lie in it. Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mynah.upstream.interfaces import Upstream
+
+__version__ = "0.1.0"
+
+_PACKAGE = Path(__file__).resolve().parent
+
+ROOT = _PACKAGE if (_PACKAGE / "upstream").is_dir() else _PACKAGE.parent
+"""The folder that holds upstream/, downstream/ and utility/: the clone, or the installed package."""
+
+if ROOT != _PACKAGE:
+    __path__.append(str(ROOT))
+
+
+def load(
+    name: str, ckpt: str | Path | None = None, *, plugin_paths: Sequence[str | Path] = (), **options: Any
+) -> Upstream:
+    """The upstream of that name, as its hub entry builds it.
+
+    ckpt: a checkpoint's path or URL, or an experiment's folder; None for random weights. plugin_paths: folders with
+    upstreams of your own, beside those of $MYNAH_PLUGIN_PATH and of installed packages. options: those of the hub
+    entry, such as `num_hidden_layers=3`. A line of the logger `mynah` says which weights were loaded; it goes to
+    standard error where the caller has set up no logging. Raises UserError where there is no such upstream, where a
+    package that it needs is missing, or where anything given does not fit.
+    """
+    from mynah.plugins import get_plugin, import_plugin
+
+    plugin = get_plugin("upstream", name, plugin_paths)
+    with _visible_log():
+        import_plugin(plugin, "expert")  # says which package is missing
+        return getattr(import_plugin(plugin, "hubconf"), plugin.name)(ckpt, **options)
+
+
+def list_upstreams(plugin_paths: Sequence[str | Path] = ()) -> list[str]:
+    """The names that `load` takes, sorted."""
+    from mynah.plugins import find_plugins
+
+    return list(find_plugins("upstream", plugin_paths))
+
+
+def list_downstreams(plugin_paths: Sequence[str | Path] = ()) -> list[str]:
+    """The names of the tasks, sorted."""
+    from mynah.plugins import find_plugins
+
+    return list(find_plugins("downstream", plugin_paths))
+
+
+@contextlib.contextmanager
+def _visible_log() -> Iterator[None]:
+    """Inside, the logger `mynah` writes to standard error, unless the caller has set up logging."""
+    logger = logging.getLogger("mynah")
+    if logger.hasHandlers():
+        yield
+        return
+    handler, level = logging.StreamHandler(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)

@@ -1,0 +1,459 @@
+"""What a configuration accepts, how its sources combine, and what a mistake is told."""
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Union  # noqa: UP035  (as the schemas write them)
+
+import pytest
+import yaml
+from omegaconf import MISSING
+
+from mynah.utility.configuration.load import (
+    choice_problem,
+    from_plain,
+    load_config,
+    positive_problem,
+    range_problem,
+    save_config,
+    to_plain,
+)
+from mynah.utility.errors import UserError
+
+# ruff: noqa: UP006, UP007, UP045
+
+
+@dataclass
+class Block:
+    size: int = MISSING
+    act: str = "gelu"
+
+    def problems(self):
+        yield choice_problem("act", self.act, ["gelu", "relu"])
+
+
+@dataclass
+class Model:
+    hidden_size: int = 768
+    dropout: float = 0.0
+    note: Optional[str] = None
+    blocks: List[Block] = field(default_factory=list)
+    extra: Optional[Block] = None
+
+    def problems(self):
+        yield positive_problem("hidden_size", self.hidden_size)
+        yield range_problem("dropout", self.dropout, 0, 1)
+
+
+@dataclass
+class Optimizer:
+    lr: float = MISSING
+    name: str = "adamw"
+    clip: Union[int, str, None] = None
+
+
+@dataclass
+class Data:
+    file_path: Dict[str, str] = field(default_factory=dict)
+    max_timestep: Optional[int] = None
+    trim: bool = False
+
+
+@dataclass
+class Config:
+    model: Model = field(default_factory=Model)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    datarc: Data = field(default_factory=Data)
+    trainer: Dict[str, Any] = field(default_factory=dict)
+    shape: List[int] = field(default_factory=list)
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Loads YAML texts, written to a.yaml, b.yaml, ... in the current folder, with overrides."""
+    monkeypatch.chdir(tmp_path)
+
+    def load(*texts, overrides=(), demo=False):
+        files = [tmp_path / f"{'abc'[index]}.yaml" for index in range(len(texts))]
+        for file, text in zip(files, texts, strict=True):
+            file.write_text(text)
+        return load_config(Config, files=files, overrides=overrides, demo=demo)
+
+    return load
+
+
+@pytest.fixture
+def complaint(load):
+    """The message of the UserError that loading ends in."""
+
+    def complaint(*args, **kwargs):
+        with pytest.raises(UserError) as caught:
+            load(*args, **kwargs)
+        return str(caught.value)
+
+    return complaint
+
+
+GOOD = "optimizer: {lr: 1e-4}\n"
+
+
+def test_result_is_the_dataclass_with_defaults_filled_in(load):
+    config = load(GOOD)
+    assert isinstance(config, Config) and isinstance(config.model, Model)
+    assert config == Config(optimizer=Optimizer(lr=0.0001))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("5E3", 5000.0),
+        (".5", 0.5),
+        ("3", 3.0),
+        ("'1e-4'", 1e-4),
+        ("-1.5e+2", -150.0),
+        ("1.", 1.0),
+    ],
+)
+def test_floats_as_people_write_them(load, text, value):
+    from_file, from_override = (
+        load(f"optimizer: {{lr: {text}}}"),
+        load(GOOD, overrides=[f"optimizer.lr={text}"]),
+    )
+    for config in (from_file, from_override):
+        assert config.optimizer.lr == value and type(config.optimizer.lr) is float
+
+
+def test_whole_numbers_may_be_written_as_floats(load):
+    config = load(GOOD, overrides=["model.hidden_size=1e3"])
+    assert config.model.hidden_size == 1000 and type(config.model.hidden_size) is int
+
+
+def test_numbers_in_an_open_section_are_numbers_and_times_are_text(load):
+    config = load(GOOD + "trainer: {lr: 1e-4, max_time: 10:00:00:00, date: 2024-01-01, deep: [1, {a: null}]}")
+    assert config.trainer == {
+        "lr": 0.0001,
+        "max_time": "10:00:00:00",
+        "date": "2024-01-01",
+        "deep": [1, {"a": None}],
+    }
+
+
+def test_later_files_win_and_overrides_win_over_files(load):
+    config = load(
+        GOOD + "model: {hidden_size: 1, dropout: 0.1, note: a}",
+        "model: {hidden_size: 2, dropout: 0.2}",
+        overrides=["model.hidden_size=3", "model.hidden_size=4"],
+    )
+    assert (config.model.hidden_size, config.model.dropout, config.model.note) == (4, 0.2, "a")
+
+
+def test_a_section_override_changes_only_what_it_names(load):
+    config = load(GOOD + "model: {hidden_size: 8}", overrides=["model={dropout: 0.5, extra: {size: 2}}"])
+    assert config.model == Model(hidden_size=8, dropout=0.5, extra=Block(size=2))
+
+
+def test_override_of_one_entry_adds_to_a_mapping(load):
+    config = load(GOOD + "datarc: {file_path: {a: /x}}", overrides=["datarc.file_path.b=/y=1?k=v"])
+    assert config.datarc.file_path == {"a": "/x", "b": "/y=1?k=v"}
+
+
+@pytest.mark.parametrize("given", ["{b: /y}", "{}"])
+def test_override_of_a_mapping_replaces_it(load, given):
+    config = load(GOOD + "datarc: {file_path: {a: /x}}", overrides=[f"datarc.file_path={given}"])
+    assert config.datarc.file_path == yaml.safe_load(given)
+
+
+def test_files_merge_mappings_and_replace_lists(load):
+    config = load(GOOD + "datarc: {file_path: {a: /x}}\nshape: [1, 2, 3]", "datarc: {file_path: {b: /y}}\nshape: [4]")
+    assert config.datarc.file_path == {"a": "/x", "b": "/y"}
+    assert config.shape == [4]
+
+
+def test_open_section_takes_nested_overrides(load):
+    config = load(GOOD + "trainer: {max_steps: 5}", overrides=["trainer.devices=[0, 1]", "trainer.strategy.kind=ddp"])
+    assert config.trainer == {"max_steps": 5, "devices": [0, 1], "strategy": {"kind": "ddp"}}
+
+
+@pytest.mark.parametrize(
+    ("typed", "text"),
+    [
+        ("007", "007"),
+        ("1e-4", "1e-4"),
+        ("a #b", "a #b"),
+        ("'x y'", "x y"),
+        ("@home: 50%", "@home: 50%"),
+        ("yes", "yes"),
+    ],
+)
+def test_text_on_the_command_line_stays_as_typed(load, typed, text):
+    config = load(GOOD, overrides=[f"model.note={typed}", f"datarc.file_path.a={typed}"])
+    assert config.model.note == text and config.datarc.file_path == {"a": text}
+
+
+def test_null_unsets_what_may_be_unset(load):
+    text = GOOD + "model: {note: a, extra: {size: 3}}\ndatarc: {max_timestep: 5}"
+    config = load(text, overrides=["model.note=null", "model.extra=null", "datarc.max_timestep=null"])
+    assert config.model.note is None and config.model.extra is None and config.datarc.max_timestep is None
+
+
+def test_union_takes_each_of_its_types(load, complaint):
+    assert load(GOOD, overrides=["optimizer.clip=3"]).optimizer.clip == 3
+    assert load(GOOD, overrides=["optimizer.clip=norm"]).optimizer.clip == "norm"
+    assert "optimizer.clip: expected a whole number or text, got 1.5" in complaint(
+        GOOD, overrides=["optimizer.clip=1.5"]
+    )
+
+
+def test_values_may_refer_to_others(load):
+    config = load(GOOD + "model: {extra: {size: '${model.hidden_size}'}}", overrides=["model.hidden_size=5"])
+    assert config.model.extra.size == 5
+
+
+def test_demo_section_is_merged_only_for_the_demo(load):
+    text = GOOD + "model: {hidden_size: 8, note: a}\ndemo:\n  model: {hidden_size: 2}\n"
+    assert load(text).model.hidden_size == 8
+    demo = load(text, demo=True)
+    assert (demo.model.hidden_size, demo.model.note) == (2, "a")
+    assert load(text, demo=True, overrides=["model.hidden_size=3"]).model.hidden_size == 3
+    assert load(text, "model: {hidden_size: 4}", demo=True).model.hidden_size == 4
+
+
+@pytest.mark.parametrize("demo", [False, True])
+def test_demo_section_is_checked_in_any_case(complaint, demo):
+    message = complaint(GOOD + "demo:\n  model: {hiden_size: 2}\n  optimizer: {lr: fast}\n", demo=demo)
+    assert "demo.model.hiden_size: unknown key; did you mean model.hidden_size?  [a.yaml, line 3]" in message
+    assert "demo.optimizer.lr: expected a number, got 'fast'  [a.yaml, line 4]" in message
+
+
+def test_all_problems_are_told_at_once_each_with_its_source(complaint):
+    message = complaint(
+        "optimizer:\n  lr: fast\nmodel:\n  dropout: 2\n  blocks: [{act: gleu, size: 1}]\n",
+        "datarc: {trim: 1}",
+        overrides=["model.hiden_size=3", "shape=[1]"],
+    )
+    assert message.splitlines() == [
+        "configuration problems in a.yaml, b.yaml, -o model.hiden_size=3:",
+        "  optimizer.lr: expected a number, got 'fast'  [a.yaml, line 2]",
+        "  datarc.trim: expected true or false, got 1  [b.yaml, line 1]",
+        "  model.hiden_size: unknown key; did you mean model.hidden_size?  [-o model.hiden_size=3]",
+        "  model.dropout: expected from 0 to 1, got 2.0  [a.yaml, line 4]",
+        "  model.blocks[0].act: 'gleu' is not one of gelu, relu (did you mean gelu?)  [a.yaml, line 5]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("model.hidden_size=true", "model.hidden_size: expected a whole number, got true"),
+        ("model.dropout=false", "model.dropout: expected a number, got false"),
+        ("model.dropout=.nan", "model.dropout: expected a number, got nan"),
+        ("model.hidden_size=2.5", "model.hidden_size: expected a whole number, got 2.5"),
+        ("model.hidden_size='3'", "model.hidden_size: expected a whole number, got '3'"),
+        ("model.hidden_size=null", "model.hidden_size: expected a whole number, got null"),
+        ("model.hidden_size=", "model.hidden_size: expected a whole number, got null"),
+        ("optimizer.name=null", "optimizer.name: expected text, got null"),
+        ("datarc.trim=yes", "datarc.trim: expected true or false, got 'yes'"),
+        ("datarc.file_path=/x", "datarc.file_path: expected a mapping such as {name: value}, got '/x'"),
+        ("datarc.file_path=null", "datarc.file_path: expected a mapping such as {name: value}, got null"),
+        (
+            "datarc.file_path={a: 7}",
+            "datarc.file_path.a: expected text, got 7; put it in quotes if text is meant",
+        ),
+        ("datarc.file_path={7: a}", "datarc.file_path: its key 7 is not text; put the key in quotes"),
+        ("datarc.file_path.a.b=/x", "datarc.file_path.a: expected text, got a mapping {'b': '/x'}"),
+        ("shape=3", "shape: expected a list such as [a, b], got 3"),
+        ("shape=[1, a]", "shape[1]: expected a whole number, got 'a'"),
+        ("model.blocks=[{size: x}]", "model.blocks[0].size: expected a whole number, got 'x'"),
+        ("model.blocks=[{}]", "model.blocks[0].size: must be set"),
+        (
+            "model=3",
+            "model: expected a section with the keys hidden_size, dropout, note, blocks, extra, got 3",
+        ),
+        (
+            "model=null",
+            "model: expected a section with the keys hidden_size, dropout, note, blocks, extra, got null",
+        ),
+        ("trainer=gpu", "trainer: expected a mapping such as {name: value}, got 'gpu'"),
+        ("modle.hidden_size=3", "modle.hidden_size: unknown key; did you mean model.hidden_size?"),
+        ("modle={hidden_size: 3, dropout: 0}", "modle: unknown key; did you mean model?"),
+        ("lr=3", "lr: unknown key; did you mean optimizer.lr?"),
+        ("model.lr=3", "model.lr: unknown key; did you mean optimizer.lr?"),
+        ("model.extra.sise=3", "model.extra.sise: unknown key; did you mean model.extra.size?"),
+        (
+            "model.zzz=3",
+            "model.zzz: unknown key; possible keys of model: hidden_size, dropout, note, blocks, extra",
+        ),
+        ("zzz=3", "zzz: unknown key; possible keys: model, optimizer, datarc, trainer, shape"),
+        ("lr", "expected KEY=VALUE, such as optimizer.lr=VALUE"),
+        ("=3", "expected KEY=VALUE"),
+        ("model..x=3", "expected KEY=VALUE"),
+        ("shape=[1", "shape: YAML syntax error at line 1, column 3: expected ',' or ']'"),
+        ("model.dropout=${no.such}", "model.dropout: '${no.such}' cannot be filled in: there is no such key"),
+        ("model.dropout=${optimizer.name}", "cannot be filled in: that value is of another type"),
+        ("model.dropout=${model.dropout}", "model.dropout: '${model.dropout}' cannot be filled in"),
+        ("optimizer.name=${a", "optimizer.name: '${a' is no valid ${other.key}; write \\${ for a plain ${"),
+    ],
+)
+def test_a_wrong_override_is_told_with_what_was_expected(complaint, override, problem):
+    heading, line, *more = complaint(GOOD, overrides=[override]).splitlines()
+    assert heading == f"configuration problems in -o {override}:" or "must be set" in problem
+    assert problem in line
+    assert not more
+
+
+def test_escaped_reference_is_text(load):
+    assert load(GOOD, overrides=["optimizer.name=\\${a}"]).optimizer.name == "${a}"
+
+
+def test_what_must_be_set_is_told_with_how_to_set_it(complaint):
+    assert complaint("model: {extra: {act: relu}}").splitlines() == [
+        "configuration problems in a.yaml:",
+        "  model.extra.size: must be set; give it in the YAML file or with -o model.extra.size=VALUE",
+        "  optimizer.lr: must be set; give it in the YAML file or with -o optimizer.lr=VALUE",
+    ]
+
+
+def test_impossible_values_elsewhere_are_told_although_something_is_missing(complaint):
+    message = complaint("model: {hidden_size: -1}")
+    assert "model.hidden_size: expected more than 0, got -1  [a.yaml, line 1]" in message
+    assert "optimizer.lr: must be set" in message
+
+
+def test_a_value_of_the_wrong_type_is_not_also_called_missing(complaint):
+    assert len(complaint("optimizer: {lr: fast}").splitlines()) == 2
+
+
+def test_an_impossible_default_is_said_to_be_one(tmp_path):
+    @dataclass
+    class Bad:
+        size: int = -1
+
+        def problems(self):
+            return [positive_problem("size", self.size)]
+
+    with pytest.raises(UserError, match=r"size: expected more than 0, got -1  \[by default\]"):
+        load_config(Bad, files=[], overrides=[])
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "is empty"),
+        ("# only words\n", "is empty"),
+        ("- a\n- b", "expected a mapping (lines such as 'key: value'), got a list ['a', 'b']"),
+        ("just words", "expected a mapping (lines such as 'key: value'), got 'just words'"),
+        ("a: 1\nb: [1,\nc", "YAML syntax error at line 3, column 2"),
+        ("a:\n\t- b", "YAML syntax error at line 2, column 1: found character '\\t'"),
+        ("a: !!python/object:os.system {}", "YAML syntax error at line 1, column 4"),
+        ("model: {dropout: 1}\nmodel: {dropout: 2}", "model: given twice, at lines 1 and 2; keep one"),
+        ("shape: &a [*a]", "shape[0]: refers to itself"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_told_so(complaint, text, problem):
+    message = complaint(text)
+    assert message.startswith("configuration problems in a.yaml:\n  ") and problem in message
+
+
+def test_files_that_cannot_be_read_are_all_named(tmp_path):
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError) as caught:
+        load_config(Config, files=[tmp_path / "none.yaml", tmp_path, binary], overrides=["lr=1"])
+    message = str(caught.value)
+    assert f"no such file; check the path  [{tmp_path / 'none.yaml'}]" in message
+    assert f"is a folder; expected a YAML file  [{tmp_path}]" in message
+    assert f"is not UTF-8 text; expected a YAML file  [{binary}]" in message
+    assert "lr: unknown key" in message and "must be set" not in message
+
+
+def test_a_file_without_permission_is_told_so(complaint, monkeypatch):
+    def denied(self, *args, **kwargs):  # not by chmod: root may read every file
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    assert "cannot be read: permission denied" in complaint(GOOD)
+
+
+def test_plain_form_holds_only_plain_values_and_comes_back(load):
+    config = load(GOOD + "model: {blocks: [{size: 3}], extra: {size: 4}}\ntrainer: {a: [1, {b: x}]}")
+    plain = to_plain(config)
+    assert plain["model"]["blocks"] == [{"size": 3, "act": "gelu"}] and plain["optimizer"]["clip"] is None
+    assert from_plain(Config, plain, "x.ckpt") == config
+    assert yaml.safe_load(yaml.safe_dump(plain)) == plain
+    with pytest.raises(TypeError, match="not a configuration value"):
+        to_plain({"a": object()})
+
+
+def test_plain_form_is_checked_and_its_source_named():
+    with pytest.raises(UserError) as caught:
+        from_plain(Config, {"modl": {}, "optimizer": {"lr": "x"}}, "x.ckpt")
+    assert str(caught.value).splitlines() == [
+        "configuration problems in x.ckpt:",
+        "  modl: unknown key; did you mean model?",
+        "  optimizer.lr: expected a number, got 'x'",
+    ]
+    with pytest.raises(UserError, match=r"problems in x\.ckpt:\n  expected a mapping, got a list"):
+        from_plain(Config, [], "x.ckpt")
+
+
+def test_saved_configuration_loads_as_the_same(load, tmp_path):
+    odd = ["007", "1e-4", "yes", "null", "a: b", "10:00:00", "ümlaut", "two\nlines", "", "1_0"]
+    config = load(GOOD)
+    config.datarc.file_path = {f"k{index}": text for index, text in enumerate(odd)}
+    config.trainer = {"list": odd, "lr": 1e-7, "none": None, "yes": True}
+    config.optimizer.lr = 1e-5
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(Config, files=[tmp_path / "saved.yaml"]) == config
+
+
+@pytest.mark.parametrize("step", ["write_text", "replace"])
+def test_failed_save_leaves_the_earlier_file_and_nothing_else(load, tmp_path, monkeypatch, step):
+    folder = tmp_path / "result"
+    folder.mkdir()
+    config = load(GOOD)
+    save_config(config, folder / "saved.yaml")
+    before = (folder / "saved.yaml").read_bytes()
+
+    def disk_full(self, *args, **kwargs):
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, step, disk_full)
+    config.model.hidden_size = 1
+    with pytest.raises(OSError, match="No space left"):
+        save_config(config, folder / "saved.yaml")
+    assert [path.name for path in folder.iterdir()] == ["saved.yaml"]
+    assert (folder / "saved.yaml").read_bytes() == before
+
+
+def test_a_field_type_that_configurations_do_not_know_is_the_programmer_s_error():
+    @dataclass
+    class Odd:
+        value: complex = 0j
+
+    with pytest.raises(TypeError, match="value: a configuration field cannot have the type"):
+        from_plain(Odd, {"value": 1}, "x")
+
+
+def test_value_checks_accept_the_bounds_and_what_is_not_set():
+    assert choice_problem("a", "x", ["x", "y"]) is None
+    assert choice_problem("pooling", "maen", ["mean", "max"]) == (
+        "pooling: 'maen' is not one of mean, max (did you mean mean?)"
+    )
+    assert choice_problem("pooling", None, ["mean"]) == "pooling: null is not one of mean"
+    assert positive_problem("n", 1) is None and positive_problem("n", None) is None
+    assert positive_problem("n", 0) == "n: expected more than 0, got 0"
+    assert range_problem("n", 0, 0, 1) is None and range_problem("n", 1, 0, 1) is None
+    assert range_problem("n", -1, low=0) == "n: expected 0 or more, got -1"
+    assert range_problem("n", 2, high=1) == "n: expected 1 or less, got 2"
+    assert range_problem("n", float("nan"), 0, 1) == "n: expected from 0 to 1, got nan"
+
+
+def test_configuration_needs_neither_torch_nor_lightning():
+    code = "import sys, mynah.utility.configuration.load, mynah.plugins\n"
+    code += "print({'torch', 'lightning'} & set(sys.modules))"
+    root = Path(__file__).parents[3]
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"

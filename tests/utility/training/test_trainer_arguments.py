@@ -1,0 +1,57 @@
+"""The `trainer` section against the signature of Lightning's Trainer."""
+
+import inspect
+
+import pytest
+from lightning.pytorch import Trainer
+
+from mynah.utility.training.trainer_arguments import KNOWN, REFUSED, trainer_problems
+
+
+def test_known_and_refused_arguments_are_those_of_lightnings_trainer():
+    theirs = set(inspect.signature(Trainer.__init__).parameters) - {"self"}
+    assert theirs == KNOWN | REFUSED.keys()
+    assert not KNOWN & REFUSED.keys()
+
+
+def test_good_sections_have_no_problems():
+    section = {"max_steps": 10, "precision": "bf16-mixed", "devices": 2, "strategy": "ddp", "val_check_interval": 5}
+    assert not list(trainer_problems(section))
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ({"max_stepz": 1, "max_steps": 1}, "max_stepz: unknown key; did you mean trainer.max_steps?"),
+        ({"zzz": 1, "max_steps": 1}, "zzz: unknown key; the keys are those of Lightning's Trainer"),
+        ({"max_epochs": 3, "max_steps": 1}, f"max_epochs: cannot be set; {REFUSED['max_epochs']}"),
+        (
+            {"limit_train_batches": 2, "max_steps": 1},
+            f"limit_train_batches: cannot be set; {REFUSED['limit_train_batches']}",
+        ),
+        ({"max_steps": 0}, "max_steps: must be a positive number of optimizer steps, got 0"),
+        ({"max_steps": True}, "max_steps: must be a positive number of optimizer steps, got True"),
+        ({"max_steps": "many"}, "max_steps: must be a positive number of optimizer steps, got 'many'"),
+        (
+            {"max_steps": 1, "val_check_interval": 0.5},
+            "val_check_interval: must be a positive number of batches, got 0.5",
+        ),
+        (
+            {"max_steps": 1, "accumulate_grad_batches": None},
+            "accumulate_grad_batches: must be a positive number of batches, got None",
+        ),
+        ({"devices": 1}, "max_steps: missing; give the number of optimizer steps"),
+    ],
+)
+def test_a_problem_is_named(section, problem):
+    assert list(trainer_problems(section)) == [problem]
+
+
+def test_all_problems_are_named_at_once():
+    problems = list(trainer_problems({"callbacks": [], "max_stepz": 1, "log_every_n_steps": -1}))
+    assert [problem.split(":")[0] for problem in problems] == [
+        "callbacks",
+        "max_stepz",
+        "log_every_n_steps",
+        "max_steps",
+    ]

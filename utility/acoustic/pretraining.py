@@ -1,0 +1,116 @@
+"""Masked acoustic pretraining: the training of Audio ALBERT and Mockingjay, as a LightningModule."""
+
+import logging
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mynah.utility.acoustic.config import AcousticConfig, AcousticPretrainConfig
+from mynah.utility.acoustic.dataset import MaskedSpeechDataset, collate
+from mynah.utility.acoustic.figures import ReconstructionPictures
+from mynah.utility.acoustic.model import AcousticModel, reconstruction_loss
+from mynah.utility.audio.corpus import SpeechDataset, Utterance, scan_corpora, split_held_out
+from mynah.utility.audio.files import SAMPLE_RATE
+from mynah.utility.configuration.load import to_plain
+from mynah.utility.experiments.checkpoint import CARD, load_weights, select_weights
+from mynah.utility.experiments.folder import Experiment
+from mynah.utility.nn.size import describe_size
+from mynah.utility.training.loaders import BadFileLog
+from mynah.utility.training.optimization import decay_groups
+from mynah.utility.training.pretraining import PretrainingModule
+
+log = logging.getLogger("mynah")
+
+
+class AcousticPretraining(PretrainingModule):
+    """Trains `model` to reconstruct what is masked of the corpora of `config`."""
+
+    def __init__(self, name: str, model: AcousticModel, config: AcousticPretrainConfig, experiment: Experiment):
+        super().__init__(config, experiment)
+        self.name, self.model = name, model
+
+    def prepare(self) -> None:
+        """Find the utterances and hold some out. Raises UserError where the corpora cannot be used."""
+        datarc = self.config.datarc
+        utterances = scan_corpora(
+            datarc.file_path,
+            min_samples=max(datarc.min_timestep, self.model.min_samples),
+            max_bad_fraction=datarc.max_bad_fraction,
+            log_path=self.skipped,
+        )
+        self.train_utterances, self.held_out = split_held_out(utterances, datarc.valid_fraction, self.seed)
+        self.bad_files = BadFileLog(self.skipped, len(utterances), datarc.max_bad_fraction)
+        hours = sum(utterance.samples for utterance in utterances) / SAMPLE_RATE / 3600
+        names = ", ".join(datarc.file_path)
+        log.info("%s: %d utterances, %.2f h; %d held out", names, len(utterances), hours, len(self.held_out))
+
+    def describe_size(self) -> str:
+        return describe_size(self.model.encoder, self.model)
+
+    def configure_callbacks(self) -> list[Callback]:
+        every = self.config.logging.pictures_every_n_steps
+        return [ReconstructionPictures(every)] if every else []
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.config.optimizer
+        groups = decay_groups(self.model, optimizer.lr, optimizer.weight_decay)
+        return self.optimizers_for(groups, optimizer, self.config.scheduler, self.config.trainer["max_steps"])
+
+    def train_dataloader(self) -> DataLoader:
+        dataset = self._dataset(self.train_utterances)
+        return self.make_training_loader(dataset, dataset.speech.lengths, collate)
+
+    def val_dataloader(self) -> DataLoader | list:
+        if not self.held_out:
+            return []
+        dataset = self._dataset(self.held_out)
+        return self.make_evaluation_loader(dataset, dataset.speech.lengths, collate)
+
+    def _dataset(self, utterances: list[Utterance]) -> MaskedSpeechDataset:
+        datarc = self.config.datarc
+        speech = SpeechDataset(utterances, datarc.max_timestep, self.seed, datarc.trim_silence)
+        return MaskedSpeechDataset(speech, self.model, self.config.masking)
+
+    def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, index: int) -> dict[str, Any]:
+        if not batch["names"]:
+            return batch
+        moved = {key: batch[key].to(device, non_blocking=True) for key in ("wavs", "lengths")}
+        return {**batch, **moved, "plan": batch["plan"].to(device)}
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        num_masked = self.mean_over_processes(batch["plan"].target.sum())
+        outputs = self.model.reconstruct(batch["wavs"], batch["lengths"], batch["plan"])
+        loss = reconstruction_loss(outputs, self.model.frames_per_position, num_masked)
+        self.guard(loss, batch["names"])
+        self.log("loss", loss, prog_bar=True, batch_size=len(batch["names"]))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self.val_error = torch.zeros(2, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self.bad_files.note(batch["bad"])
+        if not batch["names"]:
+            return
+        count = batch["plan"].target.sum()
+        outputs = self.model.reconstruct(batch["wavs"], batch["lengths"], batch["plan"])
+        loss = reconstruction_loss(outputs, self.model.frames_per_position, count)
+        self.val_error += torch.stack([loss.double() * count, count.double()])
+
+    def on_validation_epoch_end(self) -> None:
+        """val_loss: over all masked positions of the held-out utterances, whatever their batches."""
+        total, count = self.trainer.strategy.reduce(self.val_error, reduce_op="sum").tolist()
+        self.note_val_loss(total / max(count, 1))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        plain = to_plain(self.config)
+        model = {key: plain[key] for key in AcousticConfig.__dataclass_fields__}
+        checkpoint[CARD] = self.pretraining_card(self.name, model)
+
+    def init_from(self, checkpoint: dict[str, Any], source: str) -> None:
+        """Take the weights alone of another run (--init-from)."""
+        load_weights(self.model, select_weights(checkpoint["state_dict"], "model."), source)
+        log.info("initialized from %s (step %d)", source, checkpoint[CARD]["step"])

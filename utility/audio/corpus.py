@@ -1,0 +1,215 @@
+"""Speech corpora: which utterances there are, which are held out, and their waveforms."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from mynah.utility.audio.durations import measure_lengths
+from mynah.utility.audio.files import SAMPLE_RATE, UnreadableAudio, find_audio, read_audio, trim_silence
+from mynah.utility.configuration.checks import range_problem
+from mynah.utility.data.manifest import is_manifest, read_manifest
+from mynah.utility.data.splits import held_out_indices
+from mynah.utility.errors import UserError
+from mynah.utility.storage import write_atomically
+
+NAMED_IN_ERROR = 5
+MIN_TRIMMED_SAMPLES = 1600
+
+log = logging.getLogger("mynah")
+
+
+@dataclass
+class CorpusConfig:
+    """Which speech is read, and how. Lengths are in samples at 16 kHz.
+
+    file_path: {name: folder, or CSV/TSV manifest with a column `path`}; none means the demo corpus.
+    max_timestep: longer utterances are cropped to this length, at random; null keeps them whole.
+    min_timestep: shorter files are left out.
+    valid_fraction: the share of the utterances that is held out for the validation loss.
+    trim_silence: cut off the silence at both ends.
+    max_bad_fraction: more bad files than this share are an error.
+    """
+
+    file_path: dict[str, str] = field(default_factory=dict)
+    max_timestep: int | None = None
+    min_timestep: int = 1600
+    valid_fraction: float = 0.05
+    trim_silence: bool = False
+    max_bad_fraction: float = 0.05
+
+    def problems(self) -> Iterable[str | None]:
+        for name in (name for name, path in self.file_path.items() if not path.strip()):
+            yield f"file_path.{name}: is empty; give a folder or a manifest"
+        yield range_problem("min_timestep", self.min_timestep, 1)
+        yield range_problem("max_timestep", self.max_timestep, self.min_timestep)
+        yield range_problem("valid_fraction", self.valid_fraction, 0, 0.9)
+        yield range_problem("max_bad_fraction", self.max_bad_fraction, 0, 1)
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """path: absolute; samples: its length at 16 kHz; corpus: its name in file_path.
+
+    name: the path within the corpus, "/" between its parts, the same wherever the corpus lies; "" if there is none.
+    """
+
+    path: str
+    samples: int
+    corpus: str
+    name: str = ""
+
+
+def scan_corpora(
+    file_path: dict[str, str],
+    *,
+    min_samples: int,
+    max_bad_fraction: float,
+    log_path: Path | None,
+    progress: bool = True,
+) -> list[Utterance]:
+    """The usable utterances of all corpora, sorted by corpus name, then path.
+
+    file_path: {name: folder, or CSV/TSV manifest}. Files that cannot be read or have fewer than `min_samples` samples
+    at 16 kHz are skipped: named in `log_path` (a line each: path, tab, reason) and counted in one warning.
+    Raises UserError where a corpus is missing, empty or wholly unusable, or more than `max_bad_fraction` of all files
+    are bad; ValueError without any corpus.
+    """
+    if not file_path:
+        raise ValueError("no corpus given")
+    utterances, bad, num_files = [], {}, 0
+    for corpus in sorted(file_path):
+        root = Path(file_path[corpus]).expanduser().absolute()
+        paths = _paths_of_corpus(corpus, root)
+        lengths, problems = measure_lengths(root, paths, title=corpus, progress=progress)
+        short = {path: _too_short(samples, min_samples) for path, samples in lengths.items() if samples < min_samples}
+        usable = [
+            Utterance(path, samples, corpus, _name_within(root, path))
+            for path, samples in lengths.items()
+            if path not in short
+        ]
+        utterances += usable
+        bad |= problems | short
+        num_files += len(paths)
+        if not usable:
+            _write_log(log_path, bad)
+            reasons = _first_of(problems | short)
+            raise UserError(f"corpus {corpus}: none of the {len(paths)} files of {root} is usable\n{reasons}")
+    if bad:
+        _report_bad(bad, num_files, max_bad_fraction, log_path)
+    return utterances
+
+
+def split_held_out(
+    utterances: Sequence[Utterance], fraction: float, seed: int
+) -> tuple[list[Utterance], list[Utterance]]:
+    """(train, held out), in the given order; about `fraction` is held out, and at least one in each if there are two.
+
+    An utterance's side follows from the seed, its corpus and its name alone: others may come and go.
+    """
+    names = [f"{utterance.corpus}/{utterance.name or utterance.path}" for utterance in utterances]
+    held_out = held_out_indices(names, fraction, seed)
+    train = [utterance for index, utterance in enumerate(utterances) if index not in held_out]
+    return train, [utterances[index] for index in sorted(held_out)]
+
+
+class SpeechDataset(Dataset):
+    """Waveforms, cropped at random to at most `max_samples` (None: whole).
+
+    Its keys are (pass over the data, index), or an index for pass 0. The crop is a function of the seed and the key.
+    Items: {"signal": (T,) float32 at 16 kHz, "name": path, "rng_key": (seed, pass, index), "fixed": whether it is the
+    same in every pass}; for a file that turns out unreadable {"signal": None, "name": path, "error": reason}.
+    """
+
+    def __init__(
+        self, utterances: Sequence[Utterance], max_samples: int | None, seed: int, trim_silence: bool = False
+    ) -> None:
+        self.utterances = list(utterances)
+        self.max_samples, self.seed, self.trim_silence = max_samples, seed, trim_silence
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Samples at 16 kHz of each item, after cropping and before silence is trimmed."""
+        limit = self.max_samples
+        return [each.samples if limit is None else min(each.samples, limit) for each in self.utterances]
+
+    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
+        pass_index, index = key if isinstance(key, tuple) else (0, key)
+        utterance = self.utterances[index]
+        rng_key = (self.seed, pass_index, index)
+        try:
+            signal = self._read(utterance, np.random.default_rng(rng_key))
+        except UnreadableAudio as error:
+            return {"signal": None, "name": utterance.path, "error": error.reason}
+        fixed = self.max_samples is None or len(signal) < self.max_samples
+        return {"signal": signal, "name": utterance.path, "rng_key": rng_key, "fixed": fixed}
+
+    def _read(self, utterance: Utterance, generator: np.random.Generator) -> torch.Tensor:
+        if self.trim_silence:  # where the sound begins is known only from the whole
+            wav = trim_silence(read_audio(utterance.path))
+            if len(wav) < MIN_TRIMMED_SAMPLES:
+                raise UnreadableAudio(utterance.path, _too_short(len(wav), MIN_TRIMMED_SAMPLES, "without silence "))
+            start, num_samples = self._crop(len(wav), generator)
+            return wav[start : start + num_samples].clone()
+        start, num_samples = self._crop(utterance.samples, generator)
+        wav = read_audio(utterance.path, start, num_samples)
+        if len(wav) < num_samples:
+            raise UnreadableAudio(utterance.path, "shorter than when the corpus was scanned")
+        return wav
+
+    def _crop(self, samples: int, generator: np.random.Generator) -> tuple[int, int]:
+        """(start, length) of the crop."""
+        if self.max_samples is None or samples <= self.max_samples:
+            return 0, samples
+        return int(generator.integers(samples - self.max_samples + 1)), self.max_samples
+
+
+def _paths_of_corpus(corpus: str, root: Path) -> list[str]:
+    """Absolute, sorted, each once."""
+    try:
+        if is_manifest(root) and not root.is_dir():
+            return sorted({row["path"] for row in read_manifest(root)})
+        if root.is_file():
+            raise UserError(f"not a folder: {root}; give a folder, or a .csv or .tsv manifest with a column 'path'")
+        return [str(path) for path in find_audio(root)]
+    except UserError as error:
+        raise UserError(f"corpus {corpus}: {error}") from error
+
+
+def _name_within(root: Path, path: str) -> str:
+    folder = root if root.is_dir() else root.parent
+    return path.removeprefix(str(folder)).lstrip("/\\").replace("\\", "/")
+
+
+def _too_short(samples: int, least: int, how: str = "") -> str:
+    return f"too short: {how}{samples / SAMPLE_RATE:.3f} s, less than {least / SAMPLE_RATE:.3f} s"
+
+
+def _report_bad(bad: dict[str, str], num_files: int, max_bad_fraction: float, log_path: Path | None) -> None:
+    """Name the bad files in the log and warn of them; raises UserError where they are too many."""
+    _write_log(log_path, bad)
+    count, where = f"{len(bad)} of {num_files} audio files", f", listed in {log_path}" if log_path else ""
+    if len(bad) > max_bad_fraction * num_files:
+        raise UserError(
+            f"{count} cannot be used, more than datarc.max_bad_fraction={max_bad_fraction} allows{where}\n"
+            f"{_first_of(bad)}\nmend or remove these files, or raise datarc.max_bad_fraction"
+        )
+    log.warning("skipping %s that cannot be used%s", count, where)
+
+
+def _write_log(log_path: Path | None, bad: dict[str, str]) -> None:
+    if log_path is not None:
+        write_atomically(Path(log_path), "".join(f"{path}\t{reason}\n" for path, reason in bad.items()))
+
+
+def _first_of(bad: dict[str, str]) -> str:
+    lines = [f"  {path}: {reason}" for path, reason in list(bad.items())[:NAMED_IN_ERROR]]
+    return "\n".join(lines + ([f"  and {len(bad) - NAMED_IN_ERROR} more"] if len(bad) > NAMED_IN_ERROR else []))

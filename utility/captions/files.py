@@ -1,0 +1,118 @@
+"""Files that tell what is to be seen in which video: VATEX's JSON, and plain tables of video and caption."""
+
+import csv
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from mynah.utility.configuration.checks import shown
+from mynah.utility.data.manifest import DELIMITERS, is_manifest
+from mynah.utility.errors import UserError
+
+log = logging.getLogger("mynah")
+
+LANGUAGES = {"en": "enCap", "zh": "chCap"}
+"""The keys of VATEX's captions."""
+
+FORMATS = (
+    'VATEX\'s JSON ([{"videoID": ..., "enCap": [...]}, ...]), JSON ([{"video": ..., "caption": ...}, ...]), '
+    "or CSV or TSV with the columns video and caption"
+)
+
+
+def read_captions(path: Path, language: str) -> dict[str, list[str]]:
+    """{video: its captions} in the file's order, one caption or more each; whitespace in them is single spaces.
+
+    video: as the file has it, VATEX's `videoID` or a file name. language: a key of LANGUAGES; the plain tables do not
+    tell theirs and are taken as they are.
+    Raises UserError for a file that is missing, not of FORMATS, incomplete, or without captions in the language.
+    """
+    path = Path(path)
+    rows = _table_rows(path) if is_manifest(path) else _json_rows(path, language)
+    captions: dict[str, list[str]] = {}
+    for video, caption in rows:
+        text = caption.encode("utf-8", "replace").decode()  # halves of surrogate pairs are no characters
+        if text := " ".join(text.split()):
+            captions.setdefault(video, []).append(text)
+    if not captions:
+        raise UserError(f"{path} holds no captions; expected {FORMATS}")
+    if silent := list(dict.fromkeys(video for video, _ in rows if video not in captions)):
+        log.warning("%s: %d videos have no captions and are left out, such as %s", path, len(silent), silent[0])
+    return captions
+
+
+def _table_rows(path: Path) -> list[tuple[str, str]]:
+    delimiter = DELIMITERS[path.suffix.lower()]
+    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE  # a quote in a TSV is a character
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file, delimiter=delimiter, quoting=quoting, strict=True)
+            found = table.fieldnames or []
+            rows = list(table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise _unreadable(path, error) from error
+    if missing := [column for column in ("video", "caption") if column not in found]:
+        raise UserError(
+            f"{path} has no column {' and no column '.join(missing)}; its columns are {shown(', '.join(found))}; "
+            "its first line must name them"
+        )
+    named = [column for column in found if column]
+    if len(set(named)) < len(named):
+        raise UserError(f"{path} has two columns of the same name; its columns are {shown(', '.join(found))}")
+    for number, row in enumerate(rows, start=2):
+        if surplus := [value for value in row.get(None, ()) if value]:
+            advice = (
+                "a caption with commas must stand in double quotes" if delimiter == "," else "captions have no tabs"
+            )
+            columns = f"more values than the {len(found)} columns have room for, {shown(surplus[0])}"
+            raise UserError(f"{path}, row {number}: {columns}; {advice}")
+        if not row["video"] or row["caption"] is None:
+            raise UserError(f"{path}, row {number}: expected a video and a caption, got {shown(list(row.values()))}")
+    return [(row["video"], row["caption"]) for row in rows]
+
+
+def _json_rows(path: Path, language: str) -> list[tuple[str, str]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(content, list) or not content or not all(isinstance(entry, dict) for entry in content):
+        raise UserError(f"{path}: expected a list of mappings, got {shown(content)}; expected {FORMATS}")
+    if any("videoID" in entry for entry in content):
+        return _vatex_rows(path, content, language)
+    return [
+        (_text(path, number, entry, "video"), _text(path, number, entry, "caption"))
+        for number, entry in enumerate(content)
+    ]
+
+
+def _vatex_rows(path: Path, content: list[dict[str, Any]], language: str) -> list[tuple[str, str]]:
+    key = LANGUAGES[language]
+    if not any(key in entry for entry in content):
+        there = [other for other, its_key in LANGUAGES.items() if any(its_key in entry for entry in content)]
+        hint = f"; it has {' and '.join(there)}: set datarc.language, or name a file that has them" if there else ""
+        raise UserError(f"{path}: no captions in language {language} (key {key}){hint}")
+    rows = []
+    for number, entry in enumerate(content):
+        video, captions = _text(path, number, entry, "videoID"), entry.get(key)
+        if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+            raise UserError(f"{path}, entry {number} ({video}): {key} must be a list of texts, got {shown(captions)}")
+        rows += [(video, caption) for caption in captions or [""]]
+    return rows
+
+
+def _text(path: Path, number: int, entry: dict[str, Any], key: str) -> str:
+    value = entry.get(key)
+    if not isinstance(value, str) or not value.strip():
+        given = f"got {shown(value)}" if key in entry else f"it has only {', '.join(map(str, entry)) or 'nothing'}"
+        raise UserError(f"{path}, entry {number}: {key} must be a text, {given}; expected {FORMATS}")
+    return value
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"captions not found: {path}; check the path")
+    if isinstance(error, OSError):
+        return UserError(f"captions {path} cannot be read: {error.strerror}")
+    return UserError(f"captions {path} are not well-formed: {error}; expected {FORMATS}")

@@ -1,0 +1,121 @@
+"""An experiment's folder: found, made, resumed, and never overwritten silently."""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import locate_checkpoint
+from mynah.utility.storage import write_atomically
+
+RANKS = ("LOCAL_RANK", "RANK", "NODE_RANK", "SLURM_PROCID")
+"""Set by Lightning, torchrun and SLURM; any of them is above 0 in every process but the first."""
+
+SKIPPED_FILES = "skipped_files.txt"
+"""Where a run names the files that it cannot use; all there is of one that found too many of them."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Where a run writes, and the checkpoint it goes on from, if any."""
+
+    folder: Path
+    resume_from: Path | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def skipped_files(self) -> Path:
+        """Where files that cannot be used are named."""
+        return self.folder / SKIPPED_FILES
+
+    def make_folder(self) -> None:
+        """Raises UserError where that is not possible."""
+        make_writable(self.folder, "-p")
+
+
+def open_experiment(root: Path, name: str | None, resume: str | None = None, auto_resume: bool = False) -> Experiment:
+    """Decide where a run writes.
+
+    root: the folder of experiments (-p). name: -n. resume: a directory or checkpoint (-e). auto_resume: -a.
+    Raises UserError without a name, for a name that exists and is not to be resumed, for a resume that finds nothing,
+    and for a name that is not the resumed experiment's.
+    """
+    if resume is not None:
+        return _resume(root, name, resume)
+    if not name:
+        raise UserError("-n NAME is needed: the name of the experiment")
+    if Path(name).name != name or name == "..":
+        raise UserError(f"-n {name}: expected a name, not a path; -p gives the folder of the experiments")
+    folder = root / name
+    if not auto_resume:
+        _refuse_existing(folder, "-a goes on with it")
+    return Experiment(folder, _last(folder) if auto_resume else None)
+
+
+def make_writable(folder: Path, flag: str) -> None:
+    """Make the folder if need be. Raises UserError where that or writing into it is not possible.
+
+    flag: that of the command line which gives another place.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to: {error.strerror}; {flag} gives another place") from error
+
+
+def is_launched_process() -> bool:
+    """Whether this is not the first process of its run: the first one opens the experiment for all."""
+    return any(int(os.environ.get(rank) or 0) > 0 for rank in RANKS)
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Write readable JSON, whole or not at all."""
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def _resume(root: Path, name: str | None, resume: str) -> Experiment:
+    """Go on in the experiment that the checkpoint lies in, or with a stray checkpoint in a new one called `name`."""
+    checkpoint = locate_checkpoint(resume)
+    if checkpoint.parent.name == "checkpoints":
+        folder = checkpoint.parent.parent
+        if name and (root / name).resolve() != folder.resolve():
+            raise UserError(
+                f"-e {resume} goes on in {folder}, not in -n {name}; leave -n out, or start a new run from these "
+                "weights with --init-from"
+            )
+        return Experiment(folder, checkpoint)
+    if not name:
+        raise UserError(f"-e {resume}: the checkpoint lies in no experiment; name one with -n to go on in")
+    _refuse_existing(root / name, f"-e {root / name} goes on with it")
+    return Experiment(root / name, checkpoint)
+
+
+def _refuse_existing(folder: Path, advice: str) -> None:
+    """Raise UserError if the folder holds anything, but for what a run leaves that found too many bad files."""
+    if is_launched_process() or not folder.exists():
+        return
+    if any(path.name != SKIPPED_FILES for path in folder.iterdir()):
+        raise UserError(
+            f"experiment '{folder.name}' exists already in {folder}; {advice}, -n takes another name, or remove it"
+        )
+
+
+def _last(folder: Path) -> Path | None:
+    last = Experiment(folder).last
+    return last if last.is_file() else None

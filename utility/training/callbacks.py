@@ -1,0 +1,166 @@
+"""What happens around the steps of a run: saving, stopping, watching the rate. For Lightning's Trainer."""
+
+import signal
+import sys
+import time
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from mynah.utility.experiments.checkpoint import remove_temporary, save_atomically
+
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoints, written by `save_atomically` and read with `weights_only=True`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        save_atomically(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: Any = True) -> dict[str, Any]:
+        return torch.load(path, map_location=map_location, weights_only=True)
+
+
+class SaveStates(Callback):
+    """Saves last.ckpt every so many optimizer steps, after every validation and at the end; copies on request.
+
+    Only between optimizer steps, where no half-accumulated gradient would be lost. Where a validation is due it
+    saves after that, so that a resumed run neither repeats nor skips one.
+    """
+
+    def __init__(self, folder: Path, save_every_n_steps: int, keep_every_n_steps: int | None = None):
+        self.folder = folder
+        self.save_every_n_steps, self.keep_every_n_steps = save_every_n_steps, keep_every_n_steps
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            remove_temporary(self.folder)
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        step = trainer.global_step
+        if not _between_steps(trainer) or _validation_due(trainer):
+            return
+        if step % self.save_every_n_steps == 0:
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+        self._keep(trainer)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        trainer.save_checkpoint(self.folder / "last.ckpt")
+        self._keep(trainer)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    def _keep(self, trainer: Trainer) -> None:
+        if self.keep_every_n_steps and trainer.global_step % self.keep_every_n_steps == 0:
+            trainer.save_checkpoint(self.folder / f"step-{trainer.global_step}.ckpt")
+
+
+class Progress(TQDMProgressBar):
+    """Batches done and to do, rate, time left, losses; in a log file a line now and then rather than a bar.
+
+    On standard error, so that standard output is left to results (--json).
+    """
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=1 if sys.stderr.isatty() else 100)
+
+    def init_train_tqdm(self) -> Any:
+        with redirect_stdout(sys.stderr):
+            return super().init_train_tqdm()
+
+    def init_validation_tqdm(self) -> Any:
+        with redirect_stdout(sys.stderr):
+            return super().init_validation_tqdm()
+
+    def init_test_tqdm(self) -> Any:
+        with redirect_stdout(sys.stderr):
+            return super().init_test_tqdm()
+
+    def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
+class StopOnSignal(Callback):
+    """SIGINT and SIGTERM end the run after the optimizer step under way, saved. A second SIGINT ends it at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.previous: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.previous = {number: signal.signal(number, self._note) for number in INTERRUPTS}
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        if not _between_steps(trainer) or _validation_due(trainer):
+            return
+        self._stop_if_asked(trainer)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._stop_if_asked(trainer)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+        self.previous = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def _stop_if_asked(self, trainer: Trainer) -> None:
+        asked = self.received is not None
+        if trainer.world_size > 1:  # all processes stop after the same step
+            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if asked and trainer.global_step < trainer.max_steps:
+            trainer.should_stop = True
+
+
+class Throughput(Callback):
+    """Logs audio_seconds_per_second or clips_per_second: input over wall time since the last log, of all processes.
+
+    A batch says how much it holds under "audio_seconds" or "clips".
+    """
+
+    def __init__(self) -> None:
+        self.amount, self.since = 0.0, time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.amount, self.since = 0.0, time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.amount, self.since = 0.0, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: dict[str, Any], batch_idx: int
+    ) -> None:
+        unit = "clips" if "clips" in batch else "audio_seconds"
+        self.amount += batch[unit] * trainer.world_size
+        if _between_steps(trainer) and trainer.global_step % trainer.log_every_n_steps == 0 and self.amount:
+            module.log(f"{unit}_per_second", self.amount / (time.monotonic() - self.since))
+            self.amount, self.since = 0.0, time.monotonic()
+
+
+def _between_steps(trainer: Trainer) -> bool:
+    """Whether the batch just trained on completed an optimizer step."""
+    return (trainer.fit_loop.epoch_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
+def _validation_due(trainer: Trainer) -> bool:
+    """Whether Lightning validates after the batch just trained on."""
+    if not trainer.enable_validation or not sum(trainer.num_val_batches):
+        return False
+    return (trainer.fit_loop.epoch_loop.batch_idx + 1) % trainer.val_check_batch == 0

@@ -1,0 +1,126 @@
+"""From datasets to batches: what pretraining and downstream training share."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mynah.utility.audio.files import SAMPLE_RATE
+from mynah.utility.errors import UserError
+from mynah.utility.training.batching import EvaluationBatches, TrainingBatches
+from mynah.utility.training.config import LoaderConfig
+
+log = logging.getLogger("mynah")
+
+MAX_SUBSTITUTES = 20
+
+Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
+
+
+class ReadableItems(Dataset):
+    """A dataset whose unreadable items give way to the next readable one, and are named under "bad".
+
+    dataset: its items are {"signal": ..., "name": ...}, or {"signal": None, "name": str, "error": str}. So a batch
+    keeps its size, and what it holds stays a function of its keys.
+    """
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        pass_index, first = key
+        bad: list[tuple[str, str]] = []
+        for index in range(first, first + min(MAX_SUBSTITUTES, len(self))):
+            item = self.dataset[(pass_index, index % len(self))]
+            if item["signal"] is not None:
+                return {**item, "bad": bad}
+            bad.append((item["name"], item["error"]))
+        raise UserError(f"{len(bad)} files in a row could not be read, the first {bad[0][0]}: {bad[0][1]}")
+
+
+class BadFileLog:
+    """Counts files that turned out unreadable during the run, and gives up when they are too many."""
+
+    def __init__(self, path: Path, num_files: int, max_bad_fraction: float):
+        self.path, self.num_files, self.max_bad_fraction = path, num_files, max_bad_fraction
+        self.names: set[str] = set()
+        self.listed: set[str] | None = None  # in the file by an earlier leg of the run; unread as yet
+
+    def note(self, bad: Sequence[tuple[str, str]]) -> None:
+        """bad: (name, reason) pairs. Raises UserError past the share that is allowed."""
+        for name, reason in bad:
+            if name in self.names:
+                continue
+            self.names.add(name)
+            self._list(name, f"{name}\t{reason}\n")
+            log.warning("skipped %s: %s (%d so far, listed in %s)", name, reason, len(self.names), self.path)
+        if len(self.names) > max(1, self.max_bad_fraction * self.num_files):
+            raise UserError(
+                f"{len(self.names)} of {self.num_files} files could not be read, more than "
+                f"datarc.max_bad_fraction={self.max_bad_fraction} allows; they are listed in {self.path}"
+            )
+
+    def _list(self, name: str, line: str) -> None:
+        if self.listed is None:
+            lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+            self.listed = {each.partition("\t")[0] for each in lines}
+        if name not in self.listed:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:  # each process tells of its own share
+                file.write(line)
+
+
+def training_loader(
+    dataset: Dataset,
+    lengths: Sequence[int],
+    config: LoaderConfig,
+    collate: Collate,
+    *,
+    num_batches: int,
+    start: int,
+    seed: int,
+    rank: int,
+    world_size: int,
+) -> DataLoader:
+    """Batches `start` to `num_batches` of the run; lengths: samples of each item of the dataset."""
+    batches = TrainingBatches(
+        lengths,
+        config.batch_size,
+        num_batches,
+        seed=seed,
+        max_samples=config.max_batch_seconds and int(config.max_batch_seconds * SAMPLE_RATE),
+        start=start,
+        rank=rank,
+        world_size=world_size,
+    )
+    return _loader(ReadableItems(dataset), batches, config, collate)
+
+
+def evaluation_loader(
+    dataset: Dataset, lengths: Sequence[int], config: LoaderConfig, collate: Collate, rank: int, world_size: int
+) -> DataLoader:
+    """Every item once, whole or with the crop of pass 0, in the share of this process."""
+    return _loader(dataset, EvaluationBatches(lengths, config.eval_batch_size, rank, world_size), config, collate)
+
+
+def bad_items(items: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(name, reason) of everything that could not be read on the way to these items."""
+    unreadable = [(item["name"], item["error"]) for item in items if item["signal"] is None]
+    return unreadable + [entry for item in items for entry in item.get("bad", [])]
+
+
+def _loader(dataset: Dataset, batches: Any, config: LoaderConfig, collate: Collate) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=config.num_workers,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4 if config.num_workers else None,
+    )

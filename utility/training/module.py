@@ -1,0 +1,141 @@
+"""What every training step of Mynah has, whatever is trained: reproducible, guarded, counted right."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mynah.utility.errors import UserError
+from mynah.utility.training.config import OptimizerConfig, SchedulerConfig
+from mynah.utility.training.loaders import BadFileLog, evaluation_loader, training_loader
+from mynah.utility.training.optimization import build_optimizer, build_schedule
+
+log = logging.getLogger("mynah")
+
+
+class TrainingModule(LightningModule):
+    """A LightningModule one step of which is a function of the seed and the step's number.
+
+    A subclass sets `config` (with a section `dataloader`), `seed` and `bad_files`, and reports each batch's loss to
+    `guard`.
+    """
+
+    config: Any
+    seed: int
+    bad_files: BadFileLog
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._losses: list[Tensor] = []
+        self._names: list[str] = []
+        self._position = 0
+
+    @property
+    def first_batch(self) -> int:
+        """The position in the stream of batches that training starts from: 0, or where the run was left."""
+        return self.trainer.global_step * self.trainer.accumulate_grad_batches
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of the whole run."""
+        return self.trainer.max_steps * self.trainer.accumulate_grad_batches
+
+    def make_training_loader(self, dataset: Dataset, lengths: Sequence[int], collate: Callable) -> DataLoader:
+        """Batches of `dataset`, whose items are of these lengths, from where the run stands to its end."""
+        return training_loader(
+            dataset,
+            lengths,
+            self.config.dataloader,
+            collate,
+            num_batches=self.num_batches,
+            start=self.first_batch,
+            seed=self.seed,
+            rank=self.global_rank,
+            world_size=self.trainer.world_size,
+        )
+
+    def make_evaluation_loader(self, dataset: Dataset, lengths: Sequence[int], collate: Callable) -> DataLoader:
+        """Every item of `dataset` once, shared among the processes."""
+        ranks = self.global_rank, self.trainer.world_size
+        return evaluation_loader(dataset, lengths, self.config.dataloader, collate, *ranks)
+
+    def on_train_start(self) -> None:
+        self._position = self.first_batch
+
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """What torch draws in the step (dropout, masks) becomes a function of the seed and the position.
+
+        Lightning's `batch_idx` is not the position: it begins anew where a run is continued that had come to its end.
+        """
+        self.bad_files.note(batch["bad"])
+        torch.manual_seed((self.seed * 1_000_003 + self._position) * 1009 + self.global_rank)
+        self._position += 1
+
+    def guard(self, loss: Tensor, names: list[str]) -> None:
+        """Remember a batch's loss, to be looked at before the weights change; no synchronization yet."""
+        self._losses.append(loss.detach())
+        self._names.extend(names)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stop before a loss that is not finite reaches the weights."""
+        losses, names = torch.stack(self._losses), self._names
+        self._losses, self._names = [], []
+        finite = losses.isfinite()
+        if not finite.all():
+            raise UserError(
+                f"the loss became {losses[~finite][0].item()} at step {self.global_step + 1}; the weights were not "
+                f"changed by it and last.ckpt holds an earlier state. The step's inputs: {', '.join(names)}. "
+                "Look at them, or lower optimizer.lr"
+            )
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None, gradient_clip_algorithm: Any
+    ) -> None:
+        """Lightning's clipping, which also tells the norm before it was clipped."""
+        if gradient_clip_algorithm is not None and str(gradient_clip_algorithm) != "norm":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)  # Lightning leaves that to the step of a fused optimizer, which comes too late
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf)
+        if scaler is None and not norm.isfinite():  # a scaler skips such a step itself
+            raise UserError(
+                f"the gradient's norm became {norm.item()} at step {self.global_step + 1}; the weights were not "
+                "changed by it and last.ckpt holds an earlier state. Lower optimizer.lr"
+            )
+        self.log("gradient_norm", norm)
+
+    def optimizers_for(
+        self, groups: list[dict], optimizer: OptimizerConfig, scheduler: SchedulerConfig, max_steps: int
+    ) -> dict[str, Any]:
+        """What `configure_optimizers` returns for these parameter groups."""
+        built = build_optimizer(optimizer.name, groups, tuple(optimizer.betas), optimizer.eps)
+        steps = scheduler.num_training_steps or max_steps
+        if 0 < max_steps <= scheduler.num_warmup_steps:
+            log.warning(
+                "the warm-up of %d steps (scheduler.num_warmup_steps) outlasts the run of %d: the learning rate does "
+                "not reach optimizer.lr",
+                *(scheduler.num_warmup_steps, max_steps),
+            )
+        schedule = build_schedule(built, scheduler.name, scheduler.count_warmup_steps(steps), steps)
+        return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def mean_over_processes(self, count: Tensor) -> Tensor:
+        """The mean of a count over the processes, () float32.
+
+        Each process divides its summed loss by it, and the gradients are averaged: together that is the sum over all
+        processes divided by the count of all, as one process with the whole batch would have it. The mean of
+        the processes' own means would weigh a process with little to count more than one with much.
+        """
+        count = count.float()
+        if self.trainer.world_size > 1:
+            dist.all_reduce(count)
+            count = count / self.trainer.world_size
+        return count

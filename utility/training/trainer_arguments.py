@@ -1,0 +1,83 @@
+"""The `trainer` section: which arguments of Lightning's Trainer a configuration may give.
+
+Written out rather than read from Lightning, so that loading an upstream does not import it; a test compares them.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from mynah.utility.configuration.checks import nearest
+
+KNOWN = frozenset(
+    [
+        "accelerator",
+        "strategy",
+        "devices",
+        "num_nodes",
+        "precision",
+        "max_steps",
+        "min_steps",
+        "max_time",
+        "limit_val_batches",
+        "limit_test_batches",
+        "limit_predict_batches",
+        "val_check_interval",
+        "log_every_n_steps",
+        "enable_progress_bar",
+        "accumulate_grad_batches",
+        "gradient_clip_val",
+        "gradient_clip_algorithm",
+        "deterministic",
+        "benchmark",
+        "inference_mode",
+        "profiler",
+        "detect_anomaly",
+        "barebones",
+        "sync_batchnorm",
+        "enable_autolog_hparams",
+        "model_registry",
+    ]
+)
+REFUSED = {
+    "callbacks": "Mynah sets its own",
+    "logger": "tensorboard is always written to the experiment's folder",
+    "default_root_dir": "give the experiment's folder with -p and -n",
+    "enable_checkpointing": "see the checkpoint section",
+    "enable_model_summary": "the sizes are always printed",
+    "plugins": "Mynah sets its own",
+    "use_distributed_sampler": "batches are shared among processes by their position",
+    "max_epochs": "give trainer.max_steps; a run is one stream of shuffled passes over the data",
+    "min_epochs": "give trainer.max_steps",
+    "check_val_every_n_epoch": "give trainer.val_check_interval, in batches",
+    "num_sanity_val_steps": "held-out data is always evaluated before the first step",
+    "overfit_batches": "use a small corpus instead",
+    "limit_train_batches": "give trainer.max_steps; a shorter stream would begin anew, with the same crops and masks",
+    "reload_dataloaders_every_n_epochs": "a run is one stream of shuffled passes over the data",
+    "fast_dev_run": "give trainer.max_steps=1",
+}
+COUNTS = {
+    "max_steps": "optimizer steps",
+    "accumulate_grad_batches": "batches",
+    "val_check_interval": "batches",
+    "log_every_n_steps": "optimizer steps",
+}
+
+
+def trainer_problems(arguments: dict[str, Any], needs_max_steps: bool = True) -> Iterable[str]:
+    """What is wrong with the section: "key: what", a line each."""
+    for key in arguments:
+        if key in REFUSED:
+            yield f"{key}: cannot be set; {REFUSED[key]}"
+        elif key not in KNOWN:
+            near = nearest(str(key), sorted(KNOWN))
+            hint = f"did you mean trainer.{near}?" if near else "the keys are those of Lightning's Trainer"
+            yield f"{key}: unknown key; {hint}"
+    for key, unit in COUNTS.items():
+        value = arguments.get(key)
+        if key in arguments and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            yield f"{key}: must be a positive number of {unit}, got {value!r}"
+    precision = str(arguments.get("precision", ""))
+    if precision in ("16-true", "bf16-true"):
+        yield f"precision: {precision} would round inputs and LayerNorms too; give {precision[:-5]}-mixed"
+    if needs_max_steps and "max_steps" not in arguments:
+        yield "max_steps: missing; give the number of optimizer steps"
