@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mynah.downstream.inference import Prediction
     from mynah.upstream.interfaces import Upstream
 
 __version__ = "0.1.0"
@@ -46,6 +47,42 @@ def load(
     with _visible_log():
         import_plugin(plugin, "expert")  # says which package is missing
         return getattr(import_plugin(plugin, "hubconf"), plugin.name)(ckpt, **options)
+
+
+def pretrain(upstream: str | None = None, **options: Any) -> dict[str, Any]:
+    """Pretrain an upstream: `mynah pretrain -u upstream`. options: fields of `PretrainOptions`, such as name="exp".
+
+    Returns what metrics.json holds. Raises UserError.
+    """
+    from mynah.upstream import pretraining
+
+    return pretraining.pretrain(pretraining.PretrainOptions(upstream=upstream, **options))
+
+
+def train(downstream: str | None = None, **options: Any) -> dict[str, Any]:
+    """Train and test a task: `mynah downstream -d downstream`. options: fields of `TaskOptions`.
+
+        mynah.train("voxceleb1_speaker", upstream="aalbert", checkpoint="result/pretrain/exp", name="sid")
+
+    Returns what metrics.json holds. Raises UserError.
+    """
+    from mynah.downstream import build, training
+
+    return training.train(build.TaskOptions(downstream=downstream, **options))
+
+
+def evaluate(trained: str | Path, split: str = "test", **options: Any) -> dict[str, Any]:
+    """Metrics of a split with a trained task, an experiment's folder or a checkpoint. options: as of `train`."""
+    from mynah.downstream import build, training
+
+    return training.evaluate(build.TaskOptions(resume=trained, **options), split)
+
+
+def predict(trained: str | Path, inputs: Sequence[str | Path], **options: Any) -> Iterator[Prediction]:
+    """Predictions of a trained task for files and for those in folders, one by one. options: as of `train`."""
+    from mynah.downstream import build, inference
+
+    return inference.predict(build.TaskOptions(resume=trained, **options), inputs)
 
 
 def list_upstreams(plugin_paths: Sequence[str | Path] = ()) -> list[str]:

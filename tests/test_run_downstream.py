@@ -10,8 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import run_downstream
-import run_pretrain
+import mynah
+from mynah.commands import downstream as run_downstream
+from mynah.commands import pretrain as run_pretrain
+from mynah.downstream import training
+from mynah.downstream.build import TaskOptions
 from mynah.utility.errors import UserError
 
 TINY = ["trainer.max_steps=20", "trainer.val_check_interval=10", "trainer.enable_progress_bar=false"]
@@ -190,14 +193,18 @@ def test_training_in_several_processes_allows_for_weights_without_gradients(
 ):
     taken = {}
     monkeypatch.setattr(
-        "mynah.utility.training.trainer.build_trainer", lambda arguments, *_, **__: taken.update(arguments)
+        "mynah.downstream.training.build_trainer", lambda arguments, *_, **__: taken.update(arguments)
     )
     features = SimpleNamespace(zeroed=zeroed)
     config = SimpleNamespace(trainer={"max_steps": 5, **settings}, checkpoint=None, features=features)
     module = SimpleNamespace(
-        config=config, fine_tune=fine_tune, monitor="m", expert=SimpleNamespace(select_mode="max")
+        config=config,
+        experiment=None,
+        features=SimpleNamespace(fine_tune=fine_tune),
+        monitor="m",
+        expert=SimpleNamespace(select_mode="max"),
     )
-    run_downstream.make_trainer(SimpleNamespace(device="cpu"), None, module)
+    training._make_trainer(TaskOptions(device="cpu"), module)
     assert taken.get("strategy") == strategy
     assert taken["val_check_interval"] == 5
 
@@ -213,7 +220,7 @@ def test_baselines_and_layer_choices_work(downstream, tmp_path, pretrained, spea
 def test_a_task_of_another_modality_is_refused_before_any_data_is_read(downstream, tmp_path, pretrained):
     plugin = tmp_path / "plugins" / "downstream" / "silent_film"
     plugin.mkdir(parents=True)
-    example = Path(run_downstream.__file__).parent / "downstream" / "example"
+    example = mynah.ROOT / "downstream" / "example"
     text = (
         (example / "expert.py")
         .read_text()
@@ -233,7 +240,7 @@ def test_a_task_of_another_modality_is_refused_before_any_data_is_read(downstrea
     [
         ("", "defines no class DownstreamExpert"),
         (
-            "from downstream import interfaces\n\n\nclass DownstreamExpert(interfaces.DownstreamExpert):\n    pass\n",
+            "from mynah.downstream import interfaces as i\n\n\nclass DownstreamExpert(i.DownstreamExpert):\n    pass\n",
             "lacks forward, get_dataset, log_records, predict, state, use_demo_data",
         ),
     ],

@@ -12,7 +12,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import run_pretrain
+from mynah.commands import pretrain as run_pretrain
 from mynah.utility.errors import UserError
 
 

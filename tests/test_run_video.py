@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-import run_downstream
-import run_pretrain
+from mynah.commands import downstream as run_downstream
+from mynah.commands import pretrain as run_pretrain
 from mynah.downstream.vatex_caption import report
 from mynah.utility.captions.scores import caption_scores
 from mynah.utility.errors import UserError

@@ -66,8 +66,8 @@ def violations(source: str, module: str) -> list[str]:
         top = name.split(".")[0]
         side = ".".join(name.split(".")[:2])
         other = plugin_of(name)
-        if name.startswith("(computed") and module != "mynah.plugins":
-            found.append(f"{name}: only mynah.plugins imports what it computes")
+        if name.startswith("(computed") and module not in ("mynah.plugins", "mynah.commands.__init__"):
+            found.append(f"{name}: only plugins and commands are imported by computed names")
         elif top in PACKAGES[1:]:
             found.append(f"{name}: the packages are imported from mynah")
         elif top in SCRIPTS or top.startswith("run_"):
@@ -183,8 +183,8 @@ def test_every_package_says_in_two_lines_what_belongs_in_it():
         ("mynah.downstream.example.expert", "from mynah.upstream.acoustic import AcousticUpstream"),
         ("mynah.downstream.example.expert", "from mynah.upstream.aalbert.model import AudioAlbert"),
         ("mynah.downstream.example.expert", "from mynah.downstream.voxceleb1_speaker.model import SpeakerClassifier"),
-        ("mynah.downstream.probing", "from mynah.downstream.example.expert import DownstreamExpert"),
-        ("mynah.downstream.probing", "from run_downstream import run"),
+        ("mynah.downstream.module", "from mynah.downstream.example.expert import DownstreamExpert"),
+        ("mynah.downstream.training", "from run_downstream import run"),
         ("mynah.utility.training.trainer", "import hubconf"),
         ("run_pretrain", "import run_downstream"),
         ("run_pretrain", "from mynah.upstream.aalbert.expert import load"),

@@ -1,24 +1,36 @@
-"""What the two run scripts share: arguments, logging, and how they end."""
+"""What the commands share: arguments, logging, and how they end."""
 
 import argparse
+import dataclasses
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+from mynah import ROOT
 from mynah.utility.errors import UserError
+from mynah.utility.experiments.options import RunOptions
 
 log = logging.getLogger("mynah")
 
 TRUE, FALSE = {"true", "yes", "1", "on"}, {"false", "no", "0", "off"}
 
 
-def build_parser(description: str, examples: str, experiment_root: str) -> argparse.ArgumentParser:
-    """A parser with the arguments that both scripts take."""
+Options = TypeVar("Options", bound=RunOptions)
+
+
+def build_parser(program: str, description: str, examples: str, experiment_root: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that pretraining and downstream training take.
+
+    program: what the user types, for {program} in the examples too.
+    """
     parser = argparse.ArgumentParser(
+        prog=program,
         description=description,
-        epilog=f"examples:\n{examples}",
+        epilog="examples:\n" + examples.format(program=program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--list", action="store_true", help="print the upstreams and downstreams, a line each")
@@ -34,13 +46,15 @@ def build_parser(description: str, examples: str, experiment_root: str) -> argpa
         help=f"folder of the experiments (default: {experiment_root})",
     )
     run.add_argument(
-        "-e", dest="resume", metavar="DIR_OR_CKPT", help="resume from an experiment's directory or a checkpoint"
+        "-e", dest="resume", metavar="DIR_OR_CKPT", help="continue from an experiment's folder or a checkpoint"
     )
-    run.add_argument("-a", dest="auto_resume", action="store_true", help="resume by itself if the experiment exists")
+    run.add_argument(
+        "-a", dest="auto_resume", action="store_true", help="continue if the experiment exists, else begin it"
+    )
     run.add_argument("--init-from", metavar="CKPT", help="start a new run from the weights of another")
 
     config = parser.add_argument_group("configuration")
-    config.add_argument("-c", dest="config", metavar="FILE", type=Path, help="YAML used instead of the plugin's own")
+    config.add_argument("-c", dest="config", metavar="FILE", type=Path, help="YAML file instead of the plugin's own")
     config.add_argument(
         "-o",
         dest="overrides",
@@ -48,20 +62,23 @@ def build_parser(description: str, examples: str, experiment_root: str) -> argpa
         nargs="+",
         action="extend",
         default=[],
-        help="single values, such as trainer.max_steps=1000 datarc.file_path.mine=/data/mine",
+        help="single values of the configuration, such as trainer.max_steps=1000 datarc.file_path.mine=/data/mine",
     )
-    config.add_argument("--seed", type=int, help="instead of the configuration's")
+    config.add_argument("--seed", type=int, help="instead of the configuration's seed")
 
     machine = parser.add_argument_group("machine and plugins")
     machine.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     machine.add_argument(
         "--plugin-path",
+        dest="plugin_paths",
         metavar="DIR",
         type=Path,
         action="append",
         default=[],
-        help="a folder with upstream/ or downstream/ plugins of your own; may be given several times",
+        help="a folder with upstream/ or downstream/ plugins of your own; may be given several times; "
+        "the environment variable MYNAH_PLUGIN_PATH adds others",
     )
+    parser.set_defaults(program=program)
     return parser
 
 
@@ -74,25 +91,39 @@ def parse_flag(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"expected True or False, got {text!r}")
 
 
-def collect_overrides(arguments: argparse.Namespace) -> list[str]:
-    """The -o values, and --seed as one of them."""
-    seed = [] if arguments.seed is None else [f"seed={arguments.seed}"]
-    return [*arguments.overrides, *seed]
+def run_options(options: type[Options], arguments: argparse.Namespace) -> Options:
+    """The arguments as options of a run; --seed becomes the last override."""
+    values = {each.name: getattr(arguments, each.name) for each in dataclasses.fields(options)}
+    if arguments.seed is not None:
+        values["overrides"] = [*arguments.overrides, f"seed={arguments.seed}"]
+    return options(**values)
 
 
-def run_script(run: Callable[[argparse.Namespace], int | None], arguments: argparse.Namespace) -> None:
-    """Run to an exit status: 0 done, 2 for a user's mistake, told without a traceback, 130 when interrupted."""
+def run_command(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> None:
+    """Run to an exit status: 0 done, 2 for a user's mistake, reported without a traceback, 130 when interrupted."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     log.setLevel(logging.INFO)
     try:
-        status = run(arguments) or 0
+        status = run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
-    except BrokenPipeError:  # who read the results has had enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+    except BrokenPipeError:  # the reader of the results has closed the pipe, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python reports it at exit
         status = 1
     sys.exit(status)
+
+
+def run_as_process(command: str, *arguments: str) -> None:
+    """Run `mynah COMMAND ...` as a process of its own, shown as a user would type it; exit if it fails."""
+    script = ROOT / f"run_{command}.py"
+    in_clone = script.is_file()
+    shown = f"python {script.name}" if in_clone else f"mynah {command}"
+    print(f"\n$ {shown} {' '.join(arguments)}", flush=True)
+    program = [str(script)] if in_clone else ["-m", "mynah", command]
+    status = subprocess.run([sys.executable, *program, *arguments], check=False).returncode
+    if status:
+        sys.exit(status)

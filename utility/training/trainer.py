@@ -4,7 +4,6 @@ import logging
 import warnings
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -19,14 +18,6 @@ log = logging.getLogger("mynah")
 
 VAL_CHECK_INTERVAL = 1000
 """Batches between two looks at the held-out data, unless the configuration says otherwise."""
-
-DEVICES = ("auto", "cpu", "cuda")
-
-
-def check_device(device: str) -> None:
-    """Raise UserError for a --device that is not here."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu or auto")
 
 
 def build_trainer(

@@ -1,0 +1,174 @@
+"""A task on an upstream, built from options or from a checkpoint."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mynah.downstream.interfaces import DownstreamConfig, DownstreamExpert
+from mynah.downstream.model import DownstreamModel, describe_upstream
+from mynah.plugins import Plugin, get_plugin, import_plugin
+from mynah.upstream.interfaces import Upstream
+from mynah.utility.configuration.load import from_plain, load_config
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import CARD, load_weights, locate_checkpoint, read_checkpoint
+from mynah.utility.experiments.folder import Experiment, open_experiment
+from mynah.utility.experiments.options import RunOptions
+from mynah.utility.training.config import refuse_other_model, refuse_other_optimizer
+
+log = logging.getLogger("mynah")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions(RunOptions):
+    """What `train`, `evaluate` and `predict` take."""
+
+    upstream: str | None = None
+    """-u: the upstream's name."""
+    downstream: str | None = None
+    """-d: the task's name."""
+    checkpoint: str | Path | None = None
+    """-k: the upstream's checkpoint, experiment or URL."""
+    pretrain_config: Path | None = None
+    """-t: a whole pretraining configuration, of which the model's sections are used; as -g."""
+    fine_tune: bool | None = None
+    """-f: whether the upstream is trained too."""
+    selection: str | None = None
+    """-s: hidden_states or last_hidden_state."""
+    layer: int | None = None
+    """-l: one hidden state instead of a weighted sum of all."""
+    root: Path = Path("result/downstream")
+    program: str = "mynah downstream"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model, and what it was built from."""
+
+    name: str
+    """The task's name."""
+    model: DownstreamModel
+    config: Any
+    """An instance of the expert's `Config`."""
+    experiment: Experiment
+
+
+def build_new(options: TaskOptions, experiment: Experiment) -> Task:
+    """A task of a new run: the upstream of -u and -k, the expert of -d and its configuration."""
+    import torch
+
+    for flag, value in (("-u", options.upstream), ("-d", options.downstream)):
+        if not value:
+            raise UserError(f"{flag} NAME is needed (see --list)")
+    if options.model_config and options.pretrain_config:
+        raise UserError("-g and -t both give the upstream's model configuration; give one of them")
+    upstream_plugin = get_plugin("upstream", options.upstream, options.plugin_paths)
+    plugin = get_plugin("downstream", options.downstream, options.plugin_paths)
+    expert_class = import_expert(plugin)
+    config = _configure(options, plugin, expert_class)
+    torch.manual_seed(config.seed)  # an upstream without a checkpoint draws its weights
+    upstream = _build_upstream(upstream_plugin, _upstream_options(options))
+    if upstream.modality != expert_class.modality:
+        raise UserError(
+            f"upstream '{upstream.name}' reads {upstream.modality}, but task '{options.downstream}' needs "
+            f"{expert_class.modality}; choose another of them (see --list)"
+        )
+    if not expert_class.has_data(config):
+        log.info("no data configured (datarc.file_path): this is the demo recipe, on data made for it")
+        config = _configure(options, plugin, expert_class, demo=True)
+        expert_class.use_demo_data(config)
+    torch.manual_seed(config.seed)
+    expert = expert_class(describe_upstream(upstream), config, folder=experiment.folder)
+    model = DownstreamModel(upstream, expert, config.features, bool(options.fine_tune))
+    if options.init_from:
+        start = read_checkpoint(options.init_from, "downstream", options.upstream)
+        load_weights(model, start["state_dict"], options.init_from)
+        log.info("initialized from %s (step %d)", options.init_from, start[CARD]["step"])
+    return Task(options.downstream, model, config, experiment)
+
+
+def rebuild(options: TaskOptions, experiment: Experiment) -> Task:
+    """The task in the checkpoint `experiment.resume_from`, with its weights; overrides go over its configuration."""
+    source = experiment.resume_from
+    checkpoint = read_checkpoint(source, "downstream")
+    card = checkpoint[CARD]
+    _check_agreement(options, source, card)
+    upstream_plugin = get_plugin("upstream", card["upstream"], options.plugin_paths)
+    expert_class = import_expert(get_plugin("downstream", card["downstream"], options.plugin_paths))
+    config = from_plain(expert_class.Config, card["task_config"], str(source), options.overrides)
+    refuse_other_optimizer(config, card["task_config"], source)
+    refuse_other_model(config, card["task_config"], source)
+    upstream = _build_upstream(upstream_plugin, card["config"])
+    expert = expert_class(describe_upstream(upstream), config, state=card["task_state"], folder=experiment.folder)
+    model = DownstreamModel(upstream, expert, config.features, card["fine_tune"])
+    load_weights(model, checkpoint["state_dict"], source)
+    return Task(card["downstream"], model, config, experiment)
+
+
+def find_trained(options: TaskOptions, writes: bool) -> Experiment:
+    """The trained experiment that -e or -n names, at its best checkpoint.
+
+    writes: whether results are written into the experiment's folder; if not, the checkpoint may lie anywhere.
+    """
+    source = options.resume or (Path(options.root) / options.name if options.name else None)
+    if source is None:
+        raise UserError("a trained task needs -e DIR_OR_CKPT, its experiment or checkpoint")
+    best = Path(source) / "checkpoints" / "best.ckpt"
+    found = str(best if best.is_file() else source)
+    if writes:
+        return open_experiment(Path(options.root), options.name, found)
+    checkpoint = locate_checkpoint(found)
+    return Experiment(checkpoint.parent, checkpoint)
+
+
+def import_expert(plugin: Plugin) -> type[DownstreamExpert]:
+    """The task's DownstreamExpert. Raises UserError where it is missing or unfinished."""
+    expert_class = getattr(import_plugin(plugin, "expert"), "DownstreamExpert", None)
+    source = plugin.folder / "expert.py"
+    if expert_class is None:
+        raise UserError(f"{source} defines no class DownstreamExpert; downstream/interfaces.py says what it must be")
+    if missing := sorted(getattr(expert_class, "__abstractmethods__", ())):
+        raise UserError(f"{source}: its DownstreamExpert lacks {', '.join(missing)}; see downstream/interfaces.py")
+    return expert_class
+
+
+def _configure(
+    options: TaskOptions, plugin: Plugin, expert_class: type[DownstreamExpert], demo: bool = False
+) -> DownstreamConfig:
+    """-c or the task's YAML, then -o, then -s and -l."""
+    overrides = list(options.overrides)
+    if options.selection:
+        overrides.append(f"features.selection={options.selection}")
+        if options.layer is None:  # a layer that the task's own file chooses would contradict it
+            overrides.append("features.layer=null")
+    if options.layer is not None:
+        overrides.append(f"features.layer={options.layer}")
+    file = options.config or plugin.folder / "config.yaml"
+    return load_config(expert_class.Config, files=[file], overrides=overrides, demo=demo)
+
+
+def _upstream_options(options: TaskOptions) -> dict[str, Any]:
+    """The hub entry's arguments that -k, -g and -t stand for."""
+    given = {"ckpt": options.checkpoint, "config": options.model_config or options.pretrain_config}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _build_upstream(plugin: Plugin, arguments: dict[str, Any]) -> Upstream:
+    import_plugin(plugin, "expert")  # reports a package that is not installed
+    return getattr(import_plugin(plugin, "hubconf"), plugin.name)(**arguments)
+
+
+def _check_agreement(options: TaskOptions, source: Path, card: dict[str, Any]) -> None:
+    """Raise UserError for an option that is not what the checkpoint `source` was trained with."""
+    features = card["task_config"]["features"]
+    pairs = {
+        "-u": (options.upstream, card["upstream"]),
+        "-d": (options.downstream, card["downstream"]),
+        "-f": (options.fine_tune, card["fine_tune"]),
+        "-s": (options.selection, features["selection"]),
+        "-l": (options.layer, features["layer"]),
+    }
+    for flag, (given, own) in pairs.items():
+        if given is not None and given != own:
+            raise UserError(f"{flag} {given}: {source} was trained with {own}; leave {flag} out, or start a new run")
+    options.refuse_new_run_options(source, ("-c", "-k", "-g", "-t", "--init-from"))

@@ -1,0 +1,52 @@
+"""An upstream, the choice of its features, and a task's expert, as one model."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mynah.downstream.features import Featurizer, UpstreamFeatures
+from mynah.downstream.interfaces import DownstreamExpert, FeaturesConfig, UpstreamInfo
+from mynah.upstream.interfaces import Upstream
+
+
+class DownstreamModel(nn.Module):
+    """Signals -> a task's predictions; `DownstreamModule` trains it, the upstream only with `fine_tune`."""
+
+    def __init__(self, upstream: Upstream, expert: DownstreamExpert, config: FeaturesConfig, fine_tune: bool):
+        super().__init__()
+        featurizer = Featurizer(upstream.num_hidden_states, config)
+        self.features = UpstreamFeatures(upstream, featurizer, fine_tune, config.cache_gib)
+        self.expert = expert
+
+    @torch.no_grad()
+    def predict(self, signal: Tensor, picture: Path | None = None) -> dict[str, Any]:
+        """The expert's prediction for one waveform or clip, also drawn into the file `picture` if one is given."""
+        self.eval()
+        features, lengths = self.features([signal], [None])
+        if picture is not None:
+            self.expert.draw_prediction(features, lengths, signal, picture)
+        [result] = self.expert.predict(features, lengths)
+        return result
+
+
+def describe_upstream(upstream: Upstream) -> UpstreamInfo:
+    """What a task's expert knows of the upstream."""
+    info = UpstreamInfo(
+        name=upstream.name,
+        modality=upstream.modality,
+        feature_size=upstream.hidden_size,
+        samples_per_position=upstream.get_downsample_rates(),
+        num_hidden_states=upstream.num_hidden_states,
+    )
+    if upstream.modality == "speech":
+        return info
+    return dataclasses.replace(
+        info,
+        frames_per_clip=upstream.frames_per_clip,
+        frame_size=upstream.frame_size,
+        num_positions=upstream.num_positions,
+        caption_decoder=upstream.caption_decoder(),
+    )

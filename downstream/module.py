@@ -1,0 +1,182 @@
+"""Training and testing of a task, as a LightningModule."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mynah.downstream.build import Task
+from mynah.downstream.evaluation import SplitEvaluation
+from mynah.utility.audio.files import SAMPLE_RATE
+from mynah.utility.configuration.load import to_plain
+from mynah.utility.experiments.checkpoint import CARD, make_card
+from mynah.utility.training.loaders import BadFileLog, bad_items
+from mynah.utility.training.module import TrainingModule
+from mynah.utility.training.optimization import decay_groups
+
+BATCH_SIZES: dict[str, Callable[[Sequence[Tensor]], dict[str, float]]] = {
+    "speech": lambda signals: {"audio_seconds": sum(len(signal) for signal in signals) / SAMPLE_RATE},
+    "video": lambda signals: {"clips": len(signals)},
+}
+"""Modality -> how much input a batch holds, for the throughput."""
+
+
+class DownstreamModule(TrainingModule):
+    """A task's model with its data, optimizer, validation and test."""
+
+    def __init__(self, task: Task):
+        super().__init__()
+        self.task, self.config, self.seed = task.name, task.config, task.config.seed
+        self.experiment = task.experiment
+        # The parts of the model, under its names for them: the weights in a checkpoint are called as in the model.
+        self.features, self.expert = task.model.features, task.model.expert
+        self._collate = partial(collate, modality=self.expert.modality)
+        self.metrics: dict[str, dict[str, float]] = {}
+        """Of each split that has been evaluated."""
+        self.test_split = "test"
+        self.trained = False
+        """Whether this process has trained for at least one batch."""
+        max_bad_fraction = getattr(self.config.datarc, "max_bad_fraction", 0.05)
+        self.bad_files = BadFileLog(task.experiment.skipped_files, 0, max_bad_fraction)
+
+    @property
+    def monitor(self) -> str:
+        """The logged name of the metric that selects the best checkpoint."""
+        return f"dev_{self.expert.select_by}"
+
+    @property
+    def report_folder(self) -> Path:
+        """Where the report on `test_split` goes; that of a control does not replace it."""
+        return self.experiment.folder / (self.test_split + ("_zeroed" if self.config.features.zeroed else ""))
+
+    # -- data ------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        lengths = (self.expert.get_dataset(split).lengths for split in ("train", "dev"))
+        self.features.plan(chain.from_iterable(lengths))
+
+    def on_fit_end(self) -> None:
+        self.features.forget()  # the test reads every signal once
+
+    def train_dataloader(self) -> DataLoader:
+        dataset = self._dataset("train")
+        return self.make_training_loader(dataset, dataset.lengths, self._collate)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("dev")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._evaluation_loader(self.test_split)
+
+    def _evaluation_loader(self, split: str) -> DataLoader:
+        dataset = self._dataset(split)
+        return self.make_evaluation_loader(dataset, dataset.lengths, self._collate)
+
+    def _dataset(self, split: str) -> Any:
+        dataset = self.expert.get_dataset(split)
+        self.bad_files.num_files += len(dataset)
+        return dataset
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, index: int) -> Any:
+        return batch  # the upstream takes its signals to its own device
+
+    def _loss(self, split: str, batch: dict[str, Any], records: dict[str, list]) -> Tensor:
+        """The expert's loss of a batch, () float; the expert appends to `records`."""
+        features, lengths = self.features(batch["signals"], batch["keys"])
+        return self.expert(split, features, lengths, batch["labels"], records, batch["names"])
+
+    # -- training --------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        loss = self._loss("train", batch, {})
+        self.guard(loss, batch["names"])
+        self.log("loss", loss, prog_bar=True, batch_size=len(batch["names"]))
+        if self.trainer.world_size > 1:  # processes may hold unequal shares of a batch; see mean_over_processes
+            count = torch.tensor(len(batch["names"]), device=self.device)
+            loss = loss * count / self.mean_over_processes(count)
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.trained = True
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.config.optimizer
+        groups = [
+            *decay_groups(self.expert, optimizer.lr, optimizer.weight_decay),
+            *decay_groups(self.features.featurizer, optimizer.lr, 0.0),
+            *decay_groups(self.features.upstream, optimizer.upstream_lr, optimizer.weight_decay),
+        ]
+        return self.optimizers_for(groups, optimizer, self.config.scheduler, self.config.trainer["max_steps"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        upstream = self.features.upstream
+        checkpoint[CARD] = make_card(
+            "downstream",
+            upstream.name,
+            upstream.build_arguments(),
+            downstream=self.task,
+            task_config=to_plain(self.config),
+            task_state=self.expert.state(),
+            fine_tune=self.features.fine_tune,
+            step=self.global_step,
+        )
+
+    # -- evaluation ------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._begin("dev")
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        for name, value in self._finish().items():
+            self.log(f"dev_{name}", value, prog_bar=name == self.expert.select_by)
+
+    def on_test_epoch_start(self) -> None:
+        self._begin(self.test_split)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        metrics = self._finish()
+        self.log_dict({f"{self.test_split}_{name}": value for name, value in metrics.items()})
+        if self.trainer.is_global_zero:
+            self.evaluation.write_report(metrics, self.report_folder)
+
+    def _begin(self, split: str) -> None:
+        self.evaluation = SplitEvaluation(self.expert, split, self.bad_files.path)
+
+    def _evaluate(self, batch: dict[str, Any]) -> None:
+        self.bad_files.note(batch["bad"])
+        if batch["names"]:
+            self._loss(self.evaluation.split, batch, self.evaluation.records)
+
+    def _finish(self) -> dict[str, float]:
+        metrics = self.metrics[self.evaluation.split] = self.evaluation.finish(self.trainer)
+        return metrics
+
+
+def collate(items: Sequence[dict[str, Any]], modality: str = "speech") -> dict[str, Any]:
+    """Items -> {"signals", "labels", "names", "keys", "bad", and "audio_seconds" or "clips"}.
+
+    Where not one of them could be read, no names and "bad" alone. "keys" names the signals that are the
+    same in every pass ("fixed" items), for the features cache.
+    """
+    readable = [item for item in items if item["signal"] is not None]
+    if not readable:
+        return {"names": [], "bad": bad_items(items)}
+    return {
+        "signals": [item["signal"] for item in readable],
+        "labels": [item["label"] for item in readable],
+        "names": [item["name"] for item in readable],
+        "keys": [item["name"] if item.get("fixed") else None for item in readable],
+        "bad": bad_items(items),
+        **BATCH_SIZES[modality]([item["signal"] for item in readable]),
+    }

@@ -1,0 +1,155 @@
+"""Pretraining an upstream, from options to metrics.json."""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mynah.plugins import get_plugin, import_plugin
+from mynah.utility.configuration.load import from_plain, load_config, save_config, to_plain
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import CARD, load_weights, read_checkpoint
+from mynah.utility.experiments.folder import Experiment, is_launched_process, write_json
+from mynah.utility.experiments.options import RunOptions
+from mynah.utility.training.config import refuse_other_model, refuse_other_optimizer
+
+log = logging.getLogger("mynah")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions(RunOptions):
+    """What `pretrain` takes."""
+
+    upstream: str | None = None
+    """-u: the upstream's name; of a resumed run it may be left out."""
+    root: Path = Path("result/pretrain")
+    program: str = "mynah pretrain"
+
+
+def pretrain(options: PretrainOptions) -> dict[str, Any]:
+    """Pretrain an upstream, or continue its run; returns what metrics.json holds.
+
+    "finished" in it is False where a signal or `trainer.max_time` ended the run early; it can be resumed then.
+    Raises UserError where anything given does not fit, before anything is written.
+    """
+    from mynah.utility.training.device import check_device
+
+    check_device(options.device)
+    experiment = options.open_experiment()
+    name = _choose_upstream(options, experiment)
+    plugin = get_plugin("upstream", name, options.plugin_paths)
+    expert = import_plugin(plugin, "expert")
+    if not hasattr(expert, "build_pretraining"):
+        raise UserError(f"upstream '{name}' has nothing to pretrain; use it as it is, with a downstream task")
+    config = _configure(options, experiment, plugin.folder / "pretrain_config.yaml", expert.PretrainConfig)
+    module = _build_module(options, experiment, name, expert, config)
+    trainer = _build_trainer(options, experiment, module)
+    _write_configuration(experiment, name, config)
+    return _fit(options, experiment, name, module, trainer)
+
+
+def _choose_upstream(options: PretrainOptions, experiment: Experiment) -> str:
+    """-u, or the upstream of the experiment that is resumed; both must agree."""
+    if experiment.resume_from is not None:
+        return read_checkpoint(experiment.resume_from, "pretrain", options.upstream)[CARD]["upstream"]
+    if not options.upstream:
+        raise UserError("-u NAME is needed: the upstream to pretrain (see --list)")
+    return options.upstream
+
+
+def _configure(options: PretrainOptions, experiment: Experiment, default: Path, schema: type) -> Any:
+    """-c or the plugin's YAML, then -g, then -o; of a resumed run its own configuration or -c, then -o."""
+    checkpoint = experiment.resume_from
+    if checkpoint is None:
+        return _configure_from_files(options, options.config or default, schema)
+    options.refuse_new_run_options(checkpoint, ("-g", "--init-from"))
+    plain = read_checkpoint(checkpoint, "pretrain")[CARD]["pretrain_config"]
+    if options.config is not None:
+        config = _configure_from_files(options, options.config, schema)
+    else:
+        config = from_plain(schema, plain, str(checkpoint), options.overrides)
+    refuse_other_model(config, plain, checkpoint)
+    refuse_other_optimizer(config, plain, checkpoint)
+    return config
+
+
+def _configure_from_files(options: PretrainOptions, file: Path, schema: type) -> Any:
+    """`file`, then -g, then -o; the demo recipe where they name no data."""
+    files = [file] + ([options.model_config] if options.model_config else [])
+    config = load_config(schema, files=files, overrides=options.overrides)
+    if not config.has_data():
+        log.info("no data configured (datarc.file_path): this is the demo recipe, on %s", schema.demo_data)
+        config = load_config(schema, files=files, overrides=options.overrides, demo=True)
+        config.use_demo_data()
+    return config
+
+
+def _build_module(
+    options: PretrainOptions, experiment: Experiment, name: str, expert: ModuleType, config: Any
+) -> Any:
+    """The module to train. Weights that do not fit are refused here, before anything is written."""
+    import torch
+
+    torch.manual_seed(config.seed)
+    module = expert.build_pretraining(config, experiment)
+    if experiment.resume_from is not None:
+        weights = read_checkpoint(experiment.resume_from, "pretrain")["state_dict"]
+        load_weights(module, weights, experiment.resume_from)
+    elif options.init_from:
+        module.init_from(read_checkpoint(options.init_from, "pretrain", name), options.init_from)
+    module.prepare()
+    log.info("%s: %s", name, module.describe_size())
+    return module
+
+
+def _build_trainer(options: PretrainOptions, experiment: Experiment, module: Any) -> Any:
+    from mynah.utility.training.trainer import build_trainer
+
+    config = module.config
+    return build_trainer(
+        config.trainer,
+        experiment,
+        config.checkpoint,
+        device=options.device,
+        monitor=module.monitor,
+        mode=module.mode,
+    )
+
+
+def _write_configuration(experiment: Experiment, name: str, config: Any) -> None:
+    """The configuration as resolved; model_config.yaml is what -g takes."""
+    if is_launched_process():
+        return
+    experiment.make_folder()
+    plain = to_plain(config)
+    save_config(plain, experiment.folder / "pretrain_config.yaml")
+    model = {key: plain[key] for key in ("model", "features") if key in plain}
+    save_config(model, experiment.folder / "model_config.yaml")
+    log.info("%s: configuration and results in %s", name, experiment.folder)
+
+
+def _fit(options: PretrainOptions, experiment: Experiment, name: str, module: Any, trainer: Any) -> dict[str, Any]:
+    """Evaluate, train, evaluate, and write metrics.json."""
+    from mynah.utility.training.trainer import fit
+
+    started = time.monotonic()
+    if experiment.resume_from is None and module.held_out:
+        trainer.validate(module, verbose=False)
+    finished = fit(trainer, module, experiment, f"{options.program} -e {experiment.folder}")
+    if finished and module.held_out and module.validated_at != trainer.global_step:
+        trainer.validate(module, verbose=False)
+    metrics = {
+        "upstream": name,
+        "steps": trainer.global_step,
+        "val_loss_at_start": module.first_val_loss,
+        "val_loss": module.last_val_loss,
+        "seconds": round(time.monotonic() - started, 1),
+        "finished": finished,
+    }
+    if trainer.is_global_zero:
+        write_json(metrics, experiment.folder / "metrics.json")
+        log.info("%s", "  ".join(f"{key} {value}" for key, value in metrics.items()))
+        log.info("checkpoints in %s; tensorboard --logdir %s", experiment.checkpoints, experiment.folder)
+    return metrics
