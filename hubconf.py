@@ -10,7 +10,7 @@ import pathlib
 import sys
 import typing
 
-dependencies = ["torch", "torchaudio", "numpy", "omegaconf", "yaml", "soundfile", "tqdm"]
+dependencies = ["torch", "torchaudio", "numpy", "pydantic", "yaml", "soundfile", "tqdm"]
 """What a speech upstream needs; a video upstream that misses more than that says so itself."""
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parent

@@ -60,7 +60,7 @@ def main() -> None:
         for search, options in SEARCHES.items():
             if arguments.cached_only and not options.get("use_cache", True):
                 continue
-            generation = GenerationConfig(arguments.words, arguments.words, **options)
+            generation = GenerationConfig(max_length=arguments.words, min_length=arguments.words, **options)
             vocabulary = Vocabulary(config.vocab_size)
             step = partial(generate, model, embedded, None, generation, vocabulary)
             report.add(measure(f"{name}, {search}", step, arguments))

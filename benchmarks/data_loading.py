@@ -4,7 +4,6 @@ Without --corpus it reads FLAC files of 15 s that it writes to a temporary folde
 rather than from a disk; of each, a random crop is read.
 """
 
-import dataclasses
 import tempfile
 import time
 from pathlib import Path
@@ -56,7 +55,7 @@ def build_loader(corpus: Path, arguments) -> DataLoader:
     return training_loader(
         MaskedSpeechDataset(speech, model, MaskingConfig()),
         speech.lengths,
-        dataclasses.replace(LoaderConfig(), batch_size=arguments.batch_size, num_workers=arguments.workers),
+        LoaderConfig().replace(batch_size=arguments.batch_size, num_workers=arguments.workers),
         collate,
         num_batches=arguments.steps + 1,
         start=0,

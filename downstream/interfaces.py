@@ -7,13 +7,15 @@ choosing layers, training, checkpoints and inference are the same for all tasks.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from mynah.utility.configuration.sections import Section, one_of, rules
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.folder import SKIPPED_FILES
 from mynah.utility.training.config import (
@@ -51,11 +53,10 @@ class UpstreamInfo:
     """Video: what a captioning task can begin with, as `VideoUpstream.caption_decoder` gives it."""
 
 
-@dataclass
-class FeaturesConfig:
+class FeaturesConfig(Section):
     """What of the upstream's output the task receives."""
 
-    selection: str = "hidden_states"
+    selection: Annotated[str, one_of(SELECTIONS)] = "hidden_states"
     """hidden_states (a learned weighted sum of all, or the one named by `layer`) or last_hidden_state."""
     layer: int | None = None
     """Use this hidden state alone; 0 is the embedded input, -1 the last."""
@@ -63,40 +64,30 @@ class FeaturesConfig:
     """LayerNorm (without weights) over each hidden state before the weighted sum."""
     zeroed: bool = False
     """Zeros instead of the features: a control, what the task can do without seeing its input."""
-    cache_gib: float = 2.0
+    cache_gib: float = Field(2.0, ge=0)
     """Memory for features of a frozen upstream, so that they are computed once; 0 recomputes them every time."""
 
-    def problems(self) -> Iterable[str]:
-        if self.selection not in SELECTIONS:
-            yield f"selection: {self.selection!r} is not one of {', '.join(SELECTIONS)}"
+    @rules
+    def _layer_is_chosen_among_all(self) -> Iterable[str | None]:
         if self.layer is not None and self.selection != "hidden_states":
             yield f"layer: is chosen among hidden_states, but selection is {self.selection}"
-        if self.cache_gib < 0:
-            yield f"cache_gib: must not be negative, got {self.cache_gib}"
 
 
-@dataclass
 class TaskOptimizerConfig(OptimizerConfig):
     """The head's optimizer; the upstream, when fine-tuned, has a learning rate of its own."""
 
-    upstream_lr: float = 1e-5
+    upstream_lr: float = Field(1e-5, gt=0)
     """Peak learning rate of the upstream's weights with -f."""
 
-    def problems(self) -> Iterable[str]:
-        yield from super().problems()
-        if self.upstream_lr <= 0:
-            yield f"upstream_lr: must be positive, got {self.upstream_lr}"
 
-
-@dataclass
 class DownstreamConfig(SharedConfig):
     """The sections that every task's config.yaml has; a task's schema adds its own `datarc` and `model`."""
 
-    features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    dataloader: LoaderConfig = field(default_factory=LoaderConfig)
-    optimizer: TaskOptimizerConfig = field(default_factory=TaskOptimizerConfig)
-    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    features: FeaturesConfig = Field(default_factory=FeaturesConfig)
+    dataloader: LoaderConfig = Field(default_factory=LoaderConfig)
+    optimizer: TaskOptimizerConfig = Field(default_factory=TaskOptimizerConfig)
+    scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
 
 
 class DownstreamExpert(nn.Module, ABC):

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 
 import mynah
-from mynah.utility.configuration.checks import nearest
+from mynah.utility.configuration.sections import nearest
 from mynah.utility.errors import UserError
 
 KINDS = ("upstream", "downstream")

@@ -96,7 +96,7 @@ def test_the_dependencies_named_are_those_of_the_requirements():
     body = ast.parse((REPOSITORY / "hubconf.py").read_text()).body
     value = next(node.value for node in body if isinstance(node, ast.Assign) and node.targets[0].id == "dependencies")
     named = set(ast.literal_eval(value))
-    assert {"torch", "torchaudio", "omegaconf", "numpy"} <= named
+    assert {"torch", "torchaudio", "pydantic", "numpy"} <= named
     assert not named & {"lightning", "librosa", "tensorboard", "matplotlib"}
 
 

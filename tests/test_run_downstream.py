@@ -240,7 +240,7 @@ def test_a_task_of_another_modality_is_refused_before_any_data_is_read(downstrea
     [
         ("", "defines no class DownstreamExpert"),
         (
-            "from mynah.downstream import interfaces as i\n\n\nclass DownstreamExpert(i.DownstreamExpert):\n    pass\n",
+            "from mynah.downstream import interfaces as i\n\n\nclass DownstreamExpert(i.DownstreamExpert): pass\n",
             "lacks forward, get_dataset, log_records, predict, state, use_demo_data",
         ),
     ],

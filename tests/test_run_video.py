@@ -291,9 +291,9 @@ def test_another_model_than_the_one_that_was_trained_is_refused(downstream, eval
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--input", "clip.mp4"], "--input is of -m inference"),
-        (["-m", "evaluate", "--pictures", "x"], "--pictures is of -m inference"),
-        (["-m", "inference", "--split", "dev"], "--split is of -m evaluate"),
+        (["--input", "clip.mp4"], "--input needs -m inference"),
+        (["-m", "evaluate", "--pictures", "x"], "--pictures needs -m inference"),
+        (["-m", "inference", "--split", "dev"], "--split needs -m evaluate"),
     ],
 )
 def test_options_of_another_mode_are_refused(downstream, captioner, arguments, said):

@@ -45,7 +45,7 @@ class AcousticUpstream(SpeechUpstream):
         return attentions, positions
 
     def build_arguments(self) -> dict[str, Any]:
-        config = AcousticConfig(self.model.config, self.model.features)
+        config = AcousticConfig(model=self.model.config, features=self.model.features)
         return {"config": to_plain(config), "random_weights": True}
 
 
@@ -89,4 +89,4 @@ def load_acoustic_upstream(
 def _sections(defaults: Path) -> dict[str, Any]:
     """The plain `model` and `features` sections of the defaults."""
     loaded = load_config(AcousticPretrainConfig, files=[defaults])
-    return to_plain(AcousticConfig(loaded.model, loaded.features))
+    return to_plain(AcousticConfig(model=loaded.model, features=loaded.features))

@@ -1,18 +1,18 @@
 """One label for an utterance, learned from a CSV of path, label and split (the template for new tasks)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from mynah.downstream import interfaces
 from mynah.utility.audio.corpus import Utterance, scan_corpora
 from mynah.utility.audio.labelled import LabelledSpeech
-from mynah.utility.configuration.checks import positive_problem, range_problem
+from mynah.utility.configuration.sections import Section, rules
 from mynah.utility.data.label_table import LabelledFile, read_label_table
 from mynah.utility.demo.speech import demo_labels
 from mynah.utility.errors import UserError
@@ -25,42 +25,36 @@ from mynah.utility.evaluation.classification import (
 from mynah.utility.nn.pooling import MeanPooling
 
 
-@dataclass
-class DataConfig:
+class DataConfig(Section):
     """Where the data is and how it is read."""
 
     file_path: str = ""
     """A CSV with the columns path (absolute, or relative to the CSV), label, split (train, dev or test)."""
     max_timestep: int | None = 128000
     """Samples at 16 kHz of a training crop, null for none; dev and test are always read whole."""
-    min_timestep: int = 1600
+    min_timestep: int = Field(1600, ge=1)
     """Samples at 16 kHz; shorter files are skipped."""
-    max_bad_fraction: float = 0.05
+    max_bad_fraction: float = Field(0.05, ge=0, le=1)
     """The share of unreadable or too short files that is still accepted."""
 
-    def problems(self) -> Iterable[str | None]:
-        yield range_problem("min_timestep", self.min_timestep, 1)
-        yield range_problem("max_timestep", self.max_timestep, self.min_timestep)
-        yield range_problem("max_bad_fraction", self.max_bad_fraction, 0, 1)
+    @rules
+    def _lengths_agree(self) -> Iterable[str | None]:
+        if self.max_timestep is not None and self.max_timestep < self.min_timestep:
+            yield f"max_timestep: expected min_timestep ({self.min_timestep}) or more, got {self.max_timestep}"
 
 
-@dataclass
-class ModelConfig:
+class ModelConfig(Section):
     """The classifier's shape."""
 
-    hidden_size: int = 128
+    hidden_size: int = Field(128, gt=0)
     """Width between the features and the mean."""
 
-    def problems(self) -> Iterable[str | None]:
-        yield positive_problem("hidden_size", self.hidden_size)
 
-
-@dataclass
 class Config(interfaces.DownstreamConfig):
     """The schema of config.yaml: what every task has, and this task's own sections."""
 
-    datarc: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    datarc: DataConfig = Field(default_factory=DataConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
 
 
 class DownstreamExpert(interfaces.DownstreamExpert):

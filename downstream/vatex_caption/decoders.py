@@ -1,6 +1,5 @@
 """Where a captioner begins: with the upstream's decoder, an ALBERT's weights, anew, or as a checkpoint has it."""
 
-import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -74,7 +73,7 @@ def _take_from_upstream(
 ) -> tuple[CaptionModel, SubwordTokenizer]:
     source = f"the caption decoder of upstream '{upstream.name}'"
     decoder_config = from_plain(AlbertConfig, given["config"], source)
-    decoder_config = dataclasses.replace(decoder_config, img_feature_dim=None if embedded else upstream.feature_size)
+    decoder_config = decoder_config.replace(img_feature_dim=None if embedded else upstream.feature_size)
     hard = given["hard_attention"] if config.hard_attention is None else config.hard_attention
     weights = given["weights"]
     table = weights.get(SPARSE_TABLE)
@@ -96,7 +95,7 @@ def _take_from_folder(
     upstream: UpstreamInfo, config: CaptionModelConfig
 ) -> tuple[AlbertForImageCaptioning, SubwordTokenizer]:
     def build(own: AlbertConfig) -> AlbertForImageCaptioning:
-        own = dataclasses.replace(own, img_feature_dim=upstream.feature_size)
+        own = own.replace(img_feature_dim=upstream.feature_size)
         return AlbertForImageCaptioning(own, *_sparse_arguments(upstream, config))
 
     decoder, tokenizer = load_folder(config.albert, build), load_tokenizer(config.albert)

@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from mynah.downstream import interfaces
@@ -16,6 +16,7 @@ from mynah.utility.albert.masked_captions import CaptionMaskingConfig
 from mynah.utility.albert.word_attention import word_attention
 from mynah.utility.captions.corpus import CaptionCorpusConfig, ClipDataset, Coverage, read_captioned_clips
 from mynah.utility.captions.scores import ScoreReport
+from mynah.utility.configuration.sections import rules
 from mynah.utility.demo.video import demo_vatex
 from mynah.utility.errors import UserError
 from mynah.utility.training.config import ClipLoaderConfig
@@ -27,7 +28,6 @@ from .pictures import CaptionPicture, WordsOverTime, draw_caption, draw_records,
 from .report import caption_metrics, score_captions, warn_of_collapse, write_predictions
 
 
-@dataclass
 class CaptionDataConfig(CaptionCorpusConfig):
     """Which clips are read, and how; see utility/captions/corpus.py.
 
@@ -38,22 +38,19 @@ class CaptionDataConfig(CaptionCorpusConfig):
     augment: bool = False
 
 
-@dataclass
 class Config(interfaces.DownstreamConfig):
     """The schema of config.yaml."""
 
-    datarc: CaptionDataConfig = field(default_factory=CaptionDataConfig)
-    model: CaptionModelConfig = field(default_factory=CaptionModelConfig)
-    masking: CaptionMaskingConfig = field(default_factory=CaptionMaskingConfig)
-    dataloader: ClipLoaderConfig = field(default_factory=ClipLoaderConfig)
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
-    pictures: int = 3
+    datarc: CaptionDataConfig = Field(default_factory=CaptionDataConfig)
+    model: CaptionModelConfig = Field(default_factory=CaptionModelConfig)
+    masking: CaptionMaskingConfig = Field(default_factory=CaptionMaskingConfig)
+    dataloader: ClipLoaderConfig = Field(default_factory=ClipLoaderConfig)
+    generation: GenerationConfig = Field(default_factory=GenerationConfig)
+    pictures: int = Field(3, ge=0)
     """Clips that a test draws: their frames, caption, and the attention of each word over the frames."""
 
-    def problems(self) -> Iterable[str | None]:
-        yield from super().problems()
-        if self.pictures < 0:
-            yield f"pictures: must not be negative, got {self.pictures}"
+    @rules
+    def _captions_fit(self) -> Iterable[str | None]:
         if self.generation.max_length >= self.masking.max_length:
             yield (
                 f"generation.max_length: must be less than masking.max_length ({self.masking.max_length}), a caption "

@@ -1,21 +1,20 @@
 """The captioner: an upstream's features, their positions, and ALBERT over [caption | features]."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from mynah.utility.albert.captioning import AlbertForImageCaptioning
 from mynah.utility.albert.config import AlbertConfig
 from mynah.utility.albert.masked_captions import MaskedCaptions
-from mynah.utility.configuration.checks import range_problem
-from mynah.utility.nn.encoder import EncoderConfig, sinusoid_positions
+from mynah.utility.configuration.sections import one_of
+from mynah.utility.nn.encoder import ACTIVATIONS, EncoderConfig, sinusoid_positions
 from mynah.utility.nn.padding import lengths_to_mask
 
 
-@dataclass
 class CaptionModelConfig(EncoderConfig):
     """The caption decoder. Its shape counts for a new one only: weights that are taken bring their own."""
 
@@ -23,21 +22,21 @@ class CaptionModelConfig(EncoderConfig):
     """Begin with the upstream's caption decoder and tokenizer, where it has been pretrained with one."""
     albert: str = ""
     """Otherwise: a folder with an official ALBERT or BERT to begin with, its tokenizer included; "" for neither."""
-    num_hidden_groups: int = 1
+    num_hidden_groups: int = Field(1, ge=1)
     """Distinct sets of weights; 1 is ALBERT."""
-    hidden_size: int = 512
+    hidden_size: int = Field(512, ge=1)
     """Width of a hidden state."""
-    num_attention_heads: int = 8
+    num_attention_heads: int = Field(8, ge=1)
     """Must divide hidden_size."""
-    intermediate_size: int = 2048
+    intermediate_size: int = Field(2048, ge=1)
     """Width inside the feed-forward block."""
-    hidden_act: str = "gelu_new"
+    hidden_act: Annotated[str, one_of(ACTIVATIONS)] = "gelu_new"
     """gelu, gelu_new, relu or silu."""
-    hidden_dropout_prob: float = 0.1
+    hidden_dropout_prob: float = Field(0.1, ge=0, lt=1)
     """Dropout on the input and on the output of every block."""
-    embedding_size: int = 128
+    embedding_size: int = Field(128, ge=1)
     """Width of the embeddings of words."""
-    vocab_size: int = 10000
+    vocab_size: int = Field(10000, ge=16)
     """Word pieces of a tokenizer trained on the training captions; fewer where these do not give as many."""
     video_positions: bool = True
     """Add sinusoids of time and place to the features; never to the H_0 of an upstream's own decoder."""
@@ -45,18 +44,12 @@ class CaptionModelConfig(EncoderConfig):
     """Give a new decoder SwinBERT's learned mask among features; an upstream's decoder keeps its own."""
     hard_attention: bool | None = None
     """Harden that mask at 0.5; null: as the upstream's decoder has it."""
-    sparse_weight: float = 0.5
+    sparse_weight: float = Field(0.5, ge=0)
     """Weight of the loss that keeps the mask sparse."""
-
-    def problems(self) -> Iterable[str | None]:
-        yield from super().problems()
-        yield range_problem("embedding_size", self.embedding_size, 1)
-        yield range_problem("vocab_size", self.vocab_size, 16)
-        yield range_problem("sparse_weight", self.sparse_weight, 0)
 
     def decoder_config(self, feature_size: int, vocab_size: int, pad_id: int) -> AlbertConfig:
         """The shape of a new decoder for features of that width and a tokenizer of that size."""
-        shape = {name: getattr(self, name) for name in EncoderConfig.__dataclass_fields__}
+        shape = {name: getattr(self, name) for name in EncoderConfig.model_fields}
         return AlbertConfig(
             **shape,
             embedding_size=self.embedding_size,

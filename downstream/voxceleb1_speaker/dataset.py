@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from mynah.utility.audio.corpus import Utterance, scan_corpora
-from mynah.utility.configuration.checks import range_problem
+from mynah.utility.configuration.sections import Section, rules
 from mynah.utility.errors import UserError
 
 SPLITS = {"1": "train", "2": "dev", "3": "test"}  # as numbered in iden_split.txt
@@ -22,8 +24,7 @@ SPLIT_LIST = "iden_split.txt"
 logger = logging.getLogger("mynah")
 
 
-@dataclass
-class SpeakerDataConfig:
+class SpeakerDataConfig(Section):
     """Where the utterances are and how they are read."""
 
     file_path: str = ""
@@ -32,17 +33,17 @@ class SpeakerDataConfig:
     """Path of an iden_split.txt; "" uses the one in or beside file_path, and without one splits 80/10/10."""
     max_timestep: int | None = 128000
     """Samples at 16 kHz of a training crop, null for none; dev and test are always read whole."""
-    min_timestep: int = 1600
+    min_timestep: int = Field(1600, ge=1)
     """Samples at 16 kHz; shorter files are skipped."""
-    max_bad_fraction: float = 0.05
+    max_bad_fraction: float = Field(0.05, ge=0, le=1)
     """The share of unreadable or too short files that is still accepted."""
     trim_silence: bool = False
     """Cut silence at both ends."""
 
-    def problems(self) -> Iterable[str | None]:
-        yield range_problem("min_timestep", self.min_timestep, 1)
-        yield range_problem("max_timestep", self.max_timestep, self.min_timestep)
-        yield range_problem("max_bad_fraction", self.max_bad_fraction, 0, 1)
+    @rules
+    def _lengths_agree(self) -> Iterable[str | None]:
+        if self.max_timestep is not None and self.max_timestep < self.min_timestep:
+            yield f"max_timestep: expected min_timestep ({self.min_timestep}) or more, got {self.max_timestep}"
 
 
 @dataclass(frozen=True)

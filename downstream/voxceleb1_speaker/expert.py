@@ -1,11 +1,11 @@
 """Speaker identification: who of the known speakers it is (VoxCeleb1, or any folder of speaker folders)."""
 
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from mynah.downstream import interfaces
@@ -24,12 +24,11 @@ from .dataset import SpeakerCorpus, SpeakerDataConfig, read_corpus
 from .model import SpeakerClassifier, SpeakerModelConfig
 
 
-@dataclass
 class SpeakerConfig(interfaces.DownstreamConfig):
     """The schema of config.yaml."""
 
-    datarc: SpeakerDataConfig = field(default_factory=SpeakerDataConfig)
-    model: SpeakerModelConfig = field(default_factory=SpeakerModelConfig)
+    datarc: SpeakerDataConfig = Field(default_factory=SpeakerDataConfig)
+    model: SpeakerModelConfig = Field(default_factory=SpeakerModelConfig)
 
 
 class DownstreamExpert(interfaces.DownstreamExpert):

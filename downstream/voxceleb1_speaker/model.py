@@ -1,11 +1,11 @@
 """The speaker classifier: linear, pooling over time, linear."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor, nn
 
-from mynah.utility.configuration.checks import choice_problem, positive_problem
+from mynah.utility.configuration.sections import Section, one_of
 from mynah.utility.nn.pooling import AttentivePooling, AttentiveStatisticsPooling, MeanPooling, StatisticsPooling
 
 POOLINGS = {
@@ -16,18 +16,13 @@ POOLINGS = {
 }
 
 
-@dataclass
-class SpeakerModelConfig:
+class SpeakerModelConfig(Section):
     """The classifier's shape."""
 
-    projector_size: int = 256
+    projector_size: int = Field(256, gt=0)
     """Width between the features and the pooling."""
-    pooling: str = "mean"
+    pooling: Annotated[str, one_of(POOLINGS)] = "mean"
     """One of POOLINGS."""
-
-    def problems(self) -> Iterable[str | None]:
-        yield positive_problem("projector_size", self.projector_size)
-        yield choice_problem("pooling", self.pooling, POOLINGS)
 
 
 class SpeakerClassifier(nn.Module):

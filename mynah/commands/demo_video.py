@@ -30,7 +30,7 @@ def main(program: str = "mynah demo-video", arguments: list[str] | None = None) 
     downstream = ["-n", CAPTIONER.name, "-u", "vidswin_albert", "-d", "vatex_caption", "-k", str(PRETRAINED)]
     run("downstream", *downstream, "-f", "-p", str(CAPTIONER.parent))
     run("downstream", "-m", "evaluate", "-e", str(CAPTIONER), "-o", "features.zeroed=true")
-    clips = read_captioned_clips(CaptionCorpusConfig(str(demo_vatex())), "test", None).clips
+    clips = read_captioned_clips(CaptionCorpusConfig(file_path=str(demo_vatex())), "test", None).clips
     shown = [clip.path for clip in clips[:: len(clips) // NUM_SHOWN][:NUM_SHOWN]]
     pictures = str(ROOT / "pictures")
     run("downstream", "-m", "inference", "-e", str(CAPTIONER), "--pictures", pictures, "--input", *shown)
@@ -84,7 +84,7 @@ def predictions_of(folder: Path) -> dict[str, str]:
 
 def most_frequent_caption() -> str:
     """Of the training captions."""
-    clips = read_captioned_clips(CaptionCorpusConfig(str(demo_vatex())), "train", None).clips
+    clips = read_captioned_clips(CaptionCorpusConfig(file_path=str(demo_vatex())), "train", None).clips
     [(caption, _)] = Counter(text for clip in clips for text in clip.captions).most_common(1)
     return caption
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from mynah.downstream.features import GIB, Featurizer, UpstreamFeatures
 from mynah.downstream.interfaces import FeaturesConfig
 from mynah.upstream.aalbert import hubconf
+from mynah.utility.configuration.problems import validate
 from mynah.utility.errors import UserError
 
 TINY = {"num_hidden_layers": 3, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
@@ -119,8 +120,8 @@ def test_a_layer_that_is_not_there_is_named(layer):
     ],
 )
 def test_impossible_choices_are_named(config, key):
-    assert [problem.split(":")[0] for problem in FeaturesConfig(**config).problems()] == [key]
-    assert not list(FeaturesConfig(layer=2).problems())
+    assert [found for found, _ in validate(FeaturesConfig, config)[1]] == [key]
+    assert not validate(FeaturesConfig, {"layer": 2})[1]
 
 
 # -- frozen and trained ------------------------------------------------------------------------------------------

@@ -195,7 +195,7 @@ def test_wrong_settings_are_told_all_at_once(build):
         build(*wrong, "datarc.language=de")
     for part in (
         "generation.max_length: must be less than masking.max_length (50)",
-        "pictures: must not be negative",
+        "pictures: expected 0 or more, got -1",
         "model.sparse_weight",
         "model.num_attention_heads",
         "datarc.language",

@@ -139,13 +139,13 @@ def test_a_mistake_in_a_file_names_the_file(name, tmp_path):
     ("text", "words"),
     [
         ("modle: {hidden_size: 32}", "has none of the sections model, features; its keys are modle"),
-        ("model: {hidden_size: '${nothing.here}'}", r"Interpolation key 'nothing\.here' not found"),
+        ("model: {hidden_size: '${nothing.here}'}", r"[\s\S]*model.hidden_size: expected a whole number"),
     ],
 )
 def test_a_file_that_says_nothing_of_the_model_is_refused(name, tmp_path, text, words):
     file = tmp_path / "mine.yaml"
     file.write_text(text)
-    with pytest.raises(UserError, match=rf"mine\.yaml: {words}"):
+    with pytest.raises(UserError, match=rf"mine\.yaml: ?{words}"):
         ENTRIES[name](config=file)
 
 

@@ -1,7 +1,6 @@
 """vidswin_albert: what its hidden states are, its pretraining, and what it begins with."""
 
 import copy
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -267,7 +266,7 @@ def test_an_official_albert_folder_gives_shape_weights_and_word_pieces(config, t
         12,
     )  # not the folder's
     own = {"sparse_form": shape.sparse_form, "hidden_dropout_prob": shape.hidden_dropout_prob}
-    assert dataclasses.replace(taken, **own, tie_word_embeddings=shape.tie_word_embeddings) == shape
+    assert taken.replace(**own, tie_word_embeddings=shape.tie_word_embeddings) == shape
     ours, theirs = module.model.captioner.state_dict(), published.state_dict()
     for key in ("albert.embeddings.word_embeddings.weight", "albert.encoder.groups.0.0.output.weight"):
         assert torch.equal(ours[key], theirs[key])

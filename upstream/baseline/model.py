@@ -4,30 +4,29 @@ Every extractor maps a padded batch (B, T) and its lengths (B,) to features (B, 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.compliance import kaldi
 
 from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.audio.spectrogram import Spectrogram, SpectrogramConfig
-from mynah.utility.configuration.checks import range_problem
+from mynah.utility.configuration.sections import Section, rules
 
 MAX_DELTAS = 2
 MIN_MEL_BINS = 4
 """The fewest that Kaldi takes."""
 
 
-@dataclass
-class KaldiConfig:
+class KaldiConfig(Section):
     """Frames as Kaldi cuts them: only those that lie whole in the utterance (`snip_edges`), and no dither."""
 
     window_ms: float = 25.0
     """Length of the window."""
     hop_ms: float = 10.0
     """From one frame to the next."""
-    num_deltas: int = 2
+    num_deltas: int = Field(2, ge=0, le=MAX_DELTAS)
     """Orders of derivatives appended to the features."""
     cmvn: bool = True
     """Mean and variance normalization per utterance."""
@@ -47,61 +46,49 @@ class KaldiConfig:
         """Bins of the Fourier transform, whose points are the window's rounded up to a power of two."""
         return (1 << (self.window - 1).bit_length()) // 2 + 1
 
-    def problems(self) -> Iterable[str | None]:
+    @rules
+    def _frames_have_samples(self) -> Iterable[str | None]:
         if self.window < 2:
             yield f"window_ms: must be at least two samples long, got {self.window_ms}"
         if self.hop < 1:
             yield f"hop_ms: must be at least a sample long, got {self.hop_ms}"
-        yield range_problem("num_deltas", self.num_deltas, 0, MAX_DELTAS)
 
 
-@dataclass
 class FbankConfig(KaldiConfig):
     """Kaldi's log mel filter bank energies."""
 
-    num_mel_bins: int = 80
+    num_mel_bins: int = Field(80, ge=MIN_MEL_BINS)
     """Mel filters from 20 Hz to half the sample rate."""
 
-    def problems(self) -> Iterable[str | None]:
-        yield from super().problems()
-        yield range_problem("num_mel_bins", self.num_mel_bins, MIN_MEL_BINS)
 
-
-@dataclass
 class MfccConfig(KaldiConfig):
     """Kaldi's mel-frequency cepstral coefficients."""
 
-    num_mel_bins: int = 23
+    num_mel_bins: int = Field(23, ge=MIN_MEL_BINS)
     """Mel filters that the cepstrum is taken of."""
-    num_ceps: int = 13
+    num_ceps: int = Field(13, ge=1)
     """Coefficients kept, the zeroth included."""
 
-    def problems(self) -> Iterable[str | None]:
-        yield from super().problems()
-        yield range_problem("num_mel_bins", self.num_mel_bins, MIN_MEL_BINS)
-        yield range_problem("num_ceps", self.num_ceps, 1, self.num_mel_bins)
+    @rules
+    def _filters_suffice(self) -> Iterable[str | None]:
+        if self.num_ceps > self.num_mel_bins:
+            yield f"num_ceps: expected from 1 to {self.num_mel_bins}, got {self.num_ceps}"
 
 
-@dataclass
 class KaldiSpectrogramConfig(KaldiConfig):
     """Kaldi's log power spectrogram, with the log energy in place of bin 0."""
 
-    num_deltas: int = 0
+    num_deltas: int = Field(0, ge=0, le=MAX_DELTAS)
     """Orders of derivatives appended to the features."""
 
 
-@dataclass
 class LogSpectrogramConfig(SpectrogramConfig):
     """The front end of the pretrained models, as features of its own."""
 
-    num_deltas: int = 0
+    num_deltas: int = Field(0, ge=0, le=MAX_DELTAS)
     """Orders of derivatives appended to the features."""
     cmvn: bool = True
     """Mean and variance normalization per utterance."""
-
-    def problems(self) -> Iterable[str | None]:
-        yield from super().problems()
-        yield range_problem("num_deltas", self.num_deltas, 0, MAX_DELTAS)
 
 
 class KaldiFeatures(nn.Module):

@@ -3,34 +3,32 @@
 import difflib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import timm
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from mynah.utility.configuration.checks import positive_problem
+from mynah.utility.configuration.sections import Section, rules
 from mynah.utility.errors import UserError
 from mynah.utility.video.frames import IMAGENET_DEVIATION, IMAGENET_MEAN
 
 
-@dataclass
-class FrameTimmConfig:
+class FrameTimmConfig(Section):
     """Which backbone sees what of a clip."""
 
     model_name: str = "resnet18"
     """A name of timm.list_models(), with or without the tag of its weights (vit_tiny_patch16_224.augreg_in21k)."""
-    frames_per_clip: int = 16
+    frames_per_clip: int = Field(16, gt=0)
     """Frames that are sampled of a clip."""
-    frame_size: int | None = None
+    frame_size: int | None = Field(None, gt=0)
     """Pixels of the square that is taken of a frame; null for the size that the backbone was made for."""
     pretrained: bool = False
     """Whether timm downloads its weights for it."""
 
-    def problems(self) -> Iterable[str | None]:
+    @rules
+    def _name_is_known(self) -> Iterable[str | None]:
         yield _name_problem(self.model_name)
-        yield positive_problem("frames_per_clip", self.frames_per_clip)
-        yield positive_problem("frame_size", self.frame_size)
 
 
 class FrameBackbone(nn.Module):

@@ -1,14 +1,15 @@
 """The configuration of vidswin_albert: the schema of its pretrain_config.yaml."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from mynah.utility.albert.config import AlbertConfig
 from mynah.utility.albert.masked_captions import CaptionMaskingConfig
 from mynah.utility.albert.sparse_attention import RESIZINGS
 from mynah.utility.captions.corpus import CaptionCorpusConfig
-from mynah.utility.configuration.checks import choice_problem, positive_problem, range_problem
+from mynah.utility.configuration.sections import Section, one_of, rules
 from mynah.utility.training.config import (
     CheckpointConfig,
     ClipLoaderConfig,
@@ -23,28 +24,25 @@ OWN_FIELDS = ("img_feature_dim", "sparse_form", "hidden_dropout_prob", "attentio
 """Of model.albert beside the shape of `init.albert`: what captioning adds to it, and what is about training."""
 
 
-@dataclass
-class VidSwinAlbertConfig:
+class VidSwinAlbertConfig(Section):
     """The shape of the whole model."""
 
-    swin: VideoSwinConfig = field(default_factory=VideoSwinConfig)
-    albert: AlbertConfig = field(default_factory=AlbertConfig)
-    num_frames: int = 32
+    swin: VideoSwinConfig = Field(default_factory=VideoSwinConfig)
+    albert: AlbertConfig = Field(default_factory=AlbertConfig)
+    num_frames: int = Field(32, gt=0)
     """Frames that are taken of a clip."""
-    frame_size: int = 224
+    frame_size: int = Field(224, gt=0)
     """Pixels of the square that is taken of a frame."""
     sparse_attention: bool = True
     """Learn which video tokens attend to which (Lin et al. 2022, sec. 3.2)."""
     hard_attention: bool = False
     """Take the learned attention as 0 or 1, by 0.5, once it has been learned."""
-    sparse_resizing: str = "interpolate"
+    sparse_resizing: Annotated[str, one_of(RESIZINGS)] = "interpolate"
     """How weights' sparse attention is carried over to another num_frames: interpolate over time, or block, copies
     along the diagonal with random values beside them."""
 
-    def problems(self) -> Iterable[str | None]:
-        yield positive_problem("num_frames", self.num_frames)
-        yield positive_problem("frame_size", self.frame_size)
-        yield choice_problem("sparse_resizing", self.sparse_resizing, RESIZINGS)
+    @rules
+    def _parts_fit(self) -> Iterable[str | None]:
         if self.albert.img_feature_dim is None:
             yield "albert.img_feature_dim: is the width between Video Swin and ALBERT (512 in SwinBERT), got null"
 
@@ -53,15 +51,13 @@ class VidSwinAlbertConfig:
         return self.swin.num_positions(self.num_frames, self.frame_size, self.frame_size)
 
 
-@dataclass
-class ModelSection:
+class ModelSection(Section):
     """What a checkpoint must say for its model to be built again, its tokenizer aside."""
 
-    model: VidSwinAlbertConfig = field(default_factory=VidSwinAlbertConfig)
+    model: VidSwinAlbertConfig = Field(default_factory=VidSwinAlbertConfig)
 
 
-@dataclass
-class InitConfig:
+class InitConfig(Section):
     """Published weights that a new run begins with; "" for none."""
 
     swin: str = ""
@@ -71,8 +67,7 @@ class InitConfig:
     for img_feature_dim, sparse_form and the dropouts of model.albert."""
 
 
-@dataclass
-class TokenizerConfig:
+class TokenizerConfig(Section):
     """Where word pieces come from."""
 
     file: str = ""
@@ -82,62 +77,46 @@ class TokenizerConfig:
     """Whether captions are lower-cased for the file's word pieces."""
 
 
-@dataclass
 class ClipsConfig(CaptionCorpusConfig):
     """The clips of pretraining."""
 
-    valid_fraction: float = 0.02
+    valid_fraction: float = Field(0.02, ge=0, le=0.9)
     """The share of the training clips that is held out where there are no dev annotations."""
 
-    def problems(self) -> Iterable[str | None]:
-        yield from super().problems()
-        yield range_problem("valid_fraction", self.valid_fraction, 0, 0.9)
 
-
-@dataclass
-class LossConfig:
+class LossConfig(Section):
     """What is added to the masked words' cross-entropy."""
 
-    sparse_weight: float = 0.5
+    sparse_weight: float = Field(0.5, ge=0)
     """Weight of the sparse attention's sparsity."""
 
-    def problems(self) -> Iterable[str | None]:
-        yield range_problem("sparse_weight", self.sparse_weight, 0)
 
-
-@dataclass
 class BackboneOptimizerConfig(OptimizerConfig):
     """Video Swin learns more slowly than the rest."""
 
-    backbone_factor: float = 0.05
+    backbone_factor: float = Field(0.05, ge=0)
     """The backbone's learning rate over `lr`."""
 
-    def problems(self) -> Iterable[str | None]:
-        yield from super().problems()
-        yield range_problem("backbone_factor", self.backbone_factor, 0)
 
-
-@dataclass
 class PretrainConfig(ModelSection, SharedConfig):
     """The whole of pretrain_config.yaml."""
 
     demo_data: ClassVar[str] = "clips of moving shapes made for it"
 
-    epochs: float | None = None
+    epochs: float | None = Field(None, gt=0)
     """Length of the run in passes over all pairs of clip and caption, where trainer.max_steps is not given."""
-    init: InitConfig = field(default_factory=InitConfig)
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    masking: CaptionMaskingConfig = field(default_factory=CaptionMaskingConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    datarc: ClipsConfig = field(default_factory=ClipsConfig)
-    dataloader: ClipLoaderConfig = field(default_factory=ClipLoaderConfig)
-    optimizer: BackboneOptimizerConfig = field(default_factory=BackboneOptimizerConfig)
-    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    init: InitConfig = Field(default_factory=InitConfig)
+    tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
+    masking: CaptionMaskingConfig = Field(default_factory=CaptionMaskingConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    datarc: ClipsConfig = Field(default_factory=ClipsConfig)
+    dataloader: ClipLoaderConfig = Field(default_factory=ClipLoaderConfig)
+    optimizer: BackboneOptimizerConfig = Field(default_factory=BackboneOptimizerConfig)
+    scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
 
-    def problems(self) -> Iterable[str | None]:
-        yield from super().problems()
-        yield positive_problem("epochs", self.epochs)
+    @rules
+    def _captions_fit(self) -> Iterable[str | None]:
         if self.masking.max_length > self.model.albert.max_position_embeddings:
             yield (
                 f"masking.max_length: {self.masking.max_length} word pieces, but the model has positions for "
@@ -146,7 +125,7 @@ class PretrainConfig(ModelSection, SharedConfig):
 
     def settled_keys(self) -> list[str]:
         """What a run finds out for itself when it begins, whatever the configuration says."""
-        found = [field.name for field in fields(AlbertConfig) if field.name not in OWN_FIELDS]
+        found = [name for name in AlbertConfig.model_fields if name not in OWN_FIELDS]
         return [f"model.albert.{name}" for name in (found if self.init.albert else ("vocab_size", "pad_token_id"))]
 
     def has_data(self) -> bool:

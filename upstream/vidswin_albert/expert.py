@@ -3,7 +3,6 @@
 import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ class VidSwinAlbertUpstream(VideoUpstream):
         config = self.model.config
         weights = self.model.captioner.state_dict()
         return {
-            "config": to_plain(replace(config.albert, img_feature_dim=None)),
+            "config": to_plain(config.albert.replace(img_feature_dim=None)),
             "hard_attention": config.hard_attention,
             "tokenizer": self.tokenizer.to_plain(),
             "weights": {key: value for key, value in weights.items() if ".img_embedding." not in key},
@@ -61,7 +60,7 @@ class VidSwinAlbertUpstream(VideoUpstream):
 
     def build_arguments(self) -> dict[str, Any]:
         tokenizer = None if self.tokenizer is None else self.tokenizer.to_plain()
-        config = to_plain(ModelSection(self.model.config))
+        config = to_plain(ModelSection(model=self.model.config))
         return {"config": config, "tokenizer": tokenizer, "random_weights": True}
 
 

@@ -160,7 +160,7 @@ class VideoCaptionPretraining(PretrainingModule):
         return self.optimizers_for(groups, optimizer, self.config.scheduler, self.config.trainer["max_steps"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        model, tokenizer = to_plain(ModelSection(self.config.model)), self.tokenizer.to_plain()
+        model, tokenizer = to_plain(ModelSection(model=self.config.model)), self.tokenizer.to_plain()
         checkpoint[CARD] = self.pretraining_card("vidswin_albert", model, tokenizer=tokenizer)
 
     def init_from(self, checkpoint: dict[str, Any], source: str) -> None:

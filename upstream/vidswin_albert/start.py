@@ -1,6 +1,5 @@
 """What a new pretraining run begins with: word pieces, and published weights."""
 
-import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +38,7 @@ def choose_tokenizer(config: PretrainConfig, clips: Sequence[CaptionedClip]) -> 
         published = read_config(config.init.albert)
         tokenizer = load_tokenizer(config.init.albert)
         own = {name: getattr(albert, name) for name in OWN_FIELDS}
-        config.model.albert = dataclasses.replace(published, pad_token_id=tokenizer.pad_id, **own)
+        config.model.albert = published.replace(pad_token_id=tokenizer.pad_id, **own)
         if tokenizer.vocab_size > published.vocab_size:
             raise UserError(
                 f"{config.init.albert}: {tokenizer.vocab_size} word pieces, but embeddings for {published.vocab_size}"
@@ -59,7 +58,7 @@ def settle_albert(config: PretrainConfig, tokenizer: Any) -> None:
     """Give `config.model.albert` the tokenizer's size and padding."""
     albert = config.model.albert
     sizes = {"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id}
-    config.model.albert = dataclasses.replace(albert, **sizes)
+    config.model.albert = albert.replace(**sizes)
 
 
 def take_settled(config: PretrainConfig, checkpoint: dict[str, Any]) -> Any:
@@ -68,7 +67,7 @@ def take_settled(config: PretrainConfig, checkpoint: dict[str, Any]) -> Any:
     if config.init.albert:
         published = from_plain(AlbertConfig, card["config"]["model"]["albert"], "the checkpoint's model.albert")
         own = {name: getattr(config.model.albert, name) for name in OWN_FIELDS}
-        config.model.albert = dataclasses.replace(published, **own)
+        config.model.albert = published.replace(**own)
     else:
         settle_albert(config, tokenizer)
     return tokenizer

@@ -50,7 +50,7 @@ def convert_swinbert(
     card = make_card(
         "pretrain",
         "vidswin_albert",
-        to_plain(ModelSection(config)),
+        to_plain(ModelSection(model=config)),
         step=0,
         tokenizer=tokenizer.to_plain(),
         converted_from=str(path),

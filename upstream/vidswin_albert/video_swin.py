@@ -6,17 +6,17 @@ mlp}`, `stages.I.merging.{norm, reduction}` between the stages, and `norm`.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from timm.layers import DropPath, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mynah.utility.configuration.checks import positive_problem
+from mynah.utility.configuration.sections import Section, rules
 from mynah.utility.nn.feed_forward import activated_linear
 
 from .swin_windows import WindowPlan, plan_windows
@@ -27,29 +27,28 @@ KEPT_PLANS = 8
 """Shapes of batches whose windows are remembered."""
 
 
-@dataclass
-class VideoSwinConfig:
+class VideoSwinConfig(Section):
     """Shape of the backbone; the defaults are those of the base size, SwinBERT's."""
 
-    embed_dim: int = 128
+    embed_dim: int = Field(128, gt=0)
     """Width of the first stage; each further one doubles it."""
-    depths: list[int] = field(default_factory=lambda: [2, 2, 18, 2])
+    depths: list[int] = Field(default_factory=lambda: [2, 2, 18, 2])
     """Blocks of each stage; every second one has shifted windows."""
-    num_heads: list[int] = field(default_factory=lambda: [4, 8, 16, 32])
+    num_heads: list[int] = Field(default_factory=lambda: [4, 8, 16, 32])
     """Attention heads of each stage; must divide its width."""
-    patch_size: list[int] = field(default_factory=lambda: [2, 4, 4])
+    patch_size: list[int] = Field(default_factory=lambda: [2, 4, 4])
     """Frames, rows and columns that become one position of the first stage."""
-    window_size: list[int] = field(default_factory=lambda: [8, 7, 7])
+    window_size: list[int] = Field(default_factory=lambda: [8, 7, 7])
     """Positions in time, height and width that attend to each other."""
-    mlp_ratio: float = 4.0
+    mlp_ratio: float = Field(4.0, gt=0)
     """Width inside the feed-forward blocks, as a multiple of the stage's."""
-    drop_path_rate: float = 0.1
+    drop_path_rate: float = Field(0.1, ge=0, lt=1)
     """Chance that the last block's branches are left out in training; it rises linearly from 0 at the first."""
     qkv_bias: bool = True
     """Whether queries, keys and values have a bias."""
     patch_norm: bool = True
     """Whether patches are normalized once they are embedded."""
-    initializer_range: float = 0.02
+    initializer_range: float = Field(0.02, gt=0)
     """Standard deviation of the initial weights; narrow models from scratch learn sooner with more, such as 0.1."""
     gradient_checkpointing: bool = False
     """Keep only the blocks' inputs for the gradient and compute the rest again: less memory, more time."""
@@ -62,12 +61,8 @@ class VideoSwinConfig:
             sides = [-(-side // 2) for side in sides]
         return time, *sides
 
-    def problems(self) -> Iterable[str | None]:
-        yield positive_problem("embed_dim", self.embed_dim)
-        if not 0 <= self.drop_path_rate < 1:
-            yield f"drop_path_rate: must be in [0, 1), got {self.drop_path_rate}"
-        yield positive_problem("mlp_ratio", self.mlp_ratio)
-        yield positive_problem("initializer_range", self.initializer_range)
+    @rules
+    def _stages_and_axes_agree(self) -> Iterable[str | None]:
         for name in ("patch_size", "window_size"):
             values = getattr(self, name)
             if len(values) != AXES or min(values) < 1:

@@ -1,12 +1,13 @@
 """The configuration of masked acoustic pretraining: the schema of aalbert's and mockingjay's YAML."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import ClassVar
+
+from pydantic import Field
 
 from mynah.utility.acoustic.masking import MaskingConfig
 from mynah.utility.acoustic.model import AcousticEncoderConfig, AcousticFeaturesConfig
 from mynah.utility.audio.corpus import CorpusConfig
+from mynah.utility.configuration.sections import Section
 from mynah.utility.training.config import (
     CheckpointConfig,
     LoaderConfig,
@@ -16,39 +17,32 @@ from mynah.utility.training.config import (
 )
 
 
-@dataclass
-class AcousticConfig:
+class AcousticConfig(Section):
     """What a checkpoint must say for its model to be built again."""
 
-    model: AcousticEncoderConfig = field(default_factory=AcousticEncoderConfig)
-    features: AcousticFeaturesConfig = field(default_factory=AcousticFeaturesConfig)
+    model: AcousticEncoderConfig = Field(default_factory=AcousticEncoderConfig)
+    features: AcousticFeaturesConfig = Field(default_factory=AcousticFeaturesConfig)
 
 
-@dataclass
-class LoggingConfig:
+class LoggingConfig(Section):
     """What a run draws."""
 
-    pictures_every_n_steps: int = 5000
+    pictures_every_n_steps: int = Field(5000, ge=0)
     """Spectrograms and attention maps to tensorboard that often; 0 for none."""
 
-    def problems(self) -> Iterable[str]:
-        if self.pictures_every_n_steps < 0:
-            yield f"pictures_every_n_steps: must not be negative, got {self.pictures_every_n_steps}"
 
-
-@dataclass
 class AcousticPretrainConfig(AcousticConfig, SharedConfig):
     """The whole of pretrain_config.yaml."""
 
     demo_data: ClassVar[str] = "speech made by eSpeak NG"
 
-    masking: MaskingConfig = field(default_factory=MaskingConfig)
-    datarc: CorpusConfig = field(default_factory=CorpusConfig)
-    dataloader: LoaderConfig = field(default_factory=LoaderConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    masking: MaskingConfig = Field(default_factory=MaskingConfig)
+    datarc: CorpusConfig = Field(default_factory=CorpusConfig)
+    dataloader: LoaderConfig = Field(default_factory=LoaderConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = Field(default_factory=LoggingConfig)
 
     def has_data(self) -> bool:
         """Whether any corpus is named; without, the demo recipe runs."""

@@ -10,54 +10,49 @@ utterance lands in, nor on the number of processes, nor on where a run was resum
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+from mynah.utility.configuration.sections import Section, one_of, rules
 
 ZEROED = -1
 RULES = ("utterance", "position")
 
 
-@dataclass
-class MaskingConfig:
+class MaskingConfig(Section):
     """How much is masked, in which shapes, and what stands in its place."""
 
-    mask_proportion: float = 0.15
+    mask_proportion: float = Field(0.15, ge=0, le=1)
     """Share of the positions of an utterance that are masked; 0 masks none (useful with frequency bands)."""
-    mask_consecutive_min: int = 1
+    mask_consecutive_min: int = Field(1, ge=1)
     """Shortest span, in positions; the length is drawn once an utterance."""
     mask_consecutive_max: int = 1
     """Longest span, in positions."""
     mask_allow_overlap: bool = False
     """Whether spans may start anywhere, overlaps included, rather than on a grid of spans."""
-    zero_probability: float = 1.0
+    zero_probability: float = Field(1.0, ge=0, le=1)
     """Chance that masked positions are zeroed (BERT and Mockingjay: 0.8)."""
-    replace_probability: float = 0.0
+    replace_probability: float = Field(0.0, ge=0, le=1)
     """Chance that they show other positions of the utterance instead (0.1); what is left keeps its own content."""
-    rule: str = "utterance"
+    rule: Annotated[str, one_of(RULES)] = "utterance"
     """Whether the zero / replace / keep dice falls once an utterance (s3prl) or once a position (BERT)."""
-    max_frequency_bins: int = 0
+    max_frequency_bins: int = Field(0, ge=0)
     """TERA: up to that many consecutive input bins are zeroed over the whole utterance; 0 leaves them be."""
 
-    def problems(self) -> Iterable[str]:
-        if not 0 <= self.mask_proportion <= 1:
-            yield f"mask_proportion: must be in [0, 1], got {self.mask_proportion}"
-        if not 1 <= self.mask_consecutive_min <= self.mask_consecutive_max:
+    @rules
+    def _something_is_masked(self) -> Iterable[str | None]:
+        if self.mask_consecutive_min > self.mask_consecutive_max:
             yield (
-                "mask_consecutive_min: must be at least 1 and at most mask_consecutive_max "
-                f"({self.mask_consecutive_max}), got {self.mask_consecutive_min}"
+                f"mask_consecutive_min: must be at most mask_consecutive_max ({self.mask_consecutive_max}), "
+                f"got {self.mask_consecutive_min}"
             )
-        for name in ("zero_probability", "replace_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                yield f"{name}: must be in [0, 1], got {getattr(self, name)}"
         if self.zero_probability + self.replace_probability > 1:
             yield "replace_probability: zero_probability + replace_probability is more than 1"
-        if self.rule not in RULES:
-            yield f"rule: {self.rule!r} is not one of {', '.join(RULES)}"
-        if self.max_frequency_bins < 0:
-            yield f"max_frequency_bins: must not be negative, got {self.max_frequency_bins}"
         if self.mask_proportion == 0 and self.max_frequency_bins == 0:
             yield "mask_proportion: with no positions and no frequency bins masked there is nothing to learn"
 

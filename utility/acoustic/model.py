@@ -4,9 +4,10 @@ Audio ALBERT and Mockingjay are this model with different values in their `pretr
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from mynah.utility.acoustic.masking import MaskPlan
@@ -18,6 +19,7 @@ from mynah.utility.audio.spectrogram import (
     utterance_cmvn,
     utterance_statistics,
 )
+from mynah.utility.configuration.sections import Section, one_of, rules
 from mynah.utility.nn.encoder import (
     ACTIVATIONS,
     EncoderConfig,
@@ -30,48 +32,35 @@ from mynah.utility.nn.padding import lengths_to_mask, zero_padding
 FEATURES = ("mel", "linear")
 
 
-@dataclass
 class AcousticEncoderConfig(EncoderConfig):
     """The encoder and how frames enter it."""
 
-    frames_per_position: int = 3
+    frames_per_position: int = Field(3, ge=1)
     """Consecutive frames stacked into one position."""
     mask_token: bool = True
     """Whether a learned vector is added to zeroed positions."""
 
-    def problems(self) -> Iterable[str]:
-        yield from super().problems()
-        if self.frames_per_position < 1:
-            yield f"frames_per_position: must be at least 1, got {self.frames_per_position}"
 
-
-@dataclass
-class FeatureConfig:
+class FeatureConfig(Section):
     """One kind of spectrogram, as input or as target."""
 
-    feature: str = "mel"
+    feature: Annotated[str, one_of(FEATURES)] = "mel"
     """mel or linear, both as natural logarithms of power."""
-    num_deltas: int = 0
+    num_deltas: int = Field(0, ge=0, le=2)
     """Orders of derivatives appended to the features."""
     cmvn: bool = True
     """Mean and variance normalization per utterance."""
 
-    def problems(self) -> Iterable[str]:
-        if self.feature not in FEATURES:
-            yield f"feature: {self.feature!r} is not one of {', '.join(FEATURES)}"
-        if not 0 <= self.num_deltas <= 2:
-            yield f"num_deltas: must be 0, 1 or 2, got {self.num_deltas}"
 
-
-@dataclass
-class AcousticFeaturesConfig:
+class AcousticFeaturesConfig(Section):
     """The spectrograms: one short-time Fourier transform serves the input and every target."""
 
-    spectrogram: SpectrogramConfig = field(default_factory=SpectrogramConfig)
-    input: FeatureConfig = field(default_factory=FeatureConfig)
-    targets: list[FeatureConfig] = field(default_factory=lambda: [FeatureConfig(feature="linear")])
+    spectrogram: SpectrogramConfig = Field(default_factory=SpectrogramConfig)
+    input: FeatureConfig = Field(default_factory=FeatureConfig)
+    targets: list[FeatureConfig] = Field(default_factory=lambda: [FeatureConfig(feature="linear")])
 
-    def problems(self) -> Iterable[str]:
+    @rules
+    def _targets_differ(self) -> Iterable[str | None]:
         if not self.targets:
             yield "targets: at least one is needed"
         names = [target.feature for target in self.targets]

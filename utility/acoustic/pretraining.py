@@ -107,7 +107,7 @@ class AcousticPretraining(PretrainingModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         plain = to_plain(self.config)
-        model = {key: plain[key] for key in AcousticConfig.__dataclass_fields__}
+        model = {key: plain[key] for key in AcousticConfig.model_fields}
         checkpoint[CARD] = self.pretraining_card(self.name, model)
 
     def init_from(self, checkpoint: dict[str, Any], source: str) -> None:

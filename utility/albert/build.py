@@ -1,6 +1,5 @@
 """One call for a captioning model with its configuration and tokenizer, new or from a folder of published weights."""
 
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def get_albert_model(args: Any) -> tuple[AlbertForImageCaptioning, AlbertConfig,
     Raises UserError for impossible values, files that are missing or do not fit, and where there is no tokenizer.
     """
     folder = _given(args, "model_name_or_path")
-    values = {name: _given(args, name) for name in (field.name for field in fields(AlbertConfig))}
+    values = {name: _given(args, name) for name in AlbertConfig.model_fields}
     values = {name: value for name, value in values.items() if value is not None}
     tokenizer = _tokenizer(args, folder, values.get("vocab_size", AlbertConfig().vocab_size))
     if folder is None:
@@ -76,4 +75,4 @@ def _config(folder: str | None, values: dict[str, Any]) -> AlbertConfig:
         config = AlbertConfig.from_huggingface(values)
     else:
         config = AlbertConfig()
-    return checked_config({**asdict(config), **values})
+    return checked_config({**dict(config), **values})

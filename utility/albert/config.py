@@ -1,19 +1,19 @@
 """The shape of an ALBERT or BERT, and its translation from and to Hugging Face's `config.json`."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
-from mynah.utility.configuration.checks import choice_problem, positive_problem, range_problem
-from mynah.utility.configuration.schema import conform
+from pydantic import Field
+
+from mynah.utility.configuration.problems import validate
+from mynah.utility.configuration.sections import one_of, rules
 from mynah.utility.errors import UserError
-from mynah.utility.nn.encoder import EncoderConfig
+from mynah.utility.nn.encoder import ACTIVATIONS, EncoderConfig
 
 MODEL_TYPES = ("albert", "bert")
 SPARSE_FORMS = ("swinbert", "log")
 
 
-@dataclass
 class AlbertConfig(EncoderConfig):
     """albert-base-v2, unless told otherwise. What is not documented here is in `EncoderConfig`.
 
@@ -21,57 +21,47 @@ class AlbertConfig(EncoderConfig):
     without the mapping from the one width to the other.
     """
 
-    model_type: str = "albert"
+    model_type: Annotated[str, one_of(MODEL_TYPES)] = "albert"
     """albert, or bert: num_hidden_groups = num_hidden_layers, inner_group_num = 1, embedding_size = hidden_size."""
-    num_hidden_layers: int = 12
+    num_hidden_layers: int = Field(12, ge=1)
     """Layers that a position passes through."""
-    hidden_act: str = "gelu_new"
+    hidden_act: Annotated[str, one_of(ACTIVATIONS)] = "gelu_new"
     """gelu, gelu_new, relu or silu."""
-    vocab_size: int = 30000
+    vocab_size: int = Field(30000, gt=0)
     """Word pieces, special ones included."""
-    embedding_size: int = 128
+    embedding_size: int = Field(128, gt=0)
     """Width of the embeddings of words, positions and segments (E of Lan et al. 2020, sec. 3.1)."""
-    max_position_embeddings: int = 512
+    max_position_embeddings: int = Field(512, gt=0)
     """The longest text, in word pieces."""
-    type_vocab_size: int = 2
+    type_vocab_size: int = Field(2, gt=0)
     """Segments that are told apart."""
-    pad_token_id: int = 0
+    pad_token_id: int = Field(0, ge=0)
     """The word piece whose embedding stays zero when trained from scratch."""
     tie_word_embeddings: bool = True
     """Whether word pieces are scored by their own embeddings; SwinBERT scores them by weights of their own."""
-    classifier_dropout_prob: float = 0.1
+    classifier_dropout_prob: float = Field(0.1, ge=0, lt=1)
     """Dropout before the classification heads."""
-    num_labels: int = 2
+    num_labels: int = Field(2, gt=0)
     """Outputs of the sequence classification head."""
-    img_feature_dim: int | None = 512
+    img_feature_dim: int | None = Field(512, gt=0)
     """Width of the image features of the captioning model; null where they come hidden_size wide, embedded."""
-    sparse_form: str = "swinbert"
+    sparse_form: Annotated[str, one_of(SPARSE_FORMS)] = "swinbert"
     """How the captioning model's learned sparse attention enters the scores: swinbert or log; sparse_attention.py."""
 
-    def problems(self) -> Iterable[str | None]:
-        yield from super().problems()
-        yield choice_problem("model_type", self.model_type, MODEL_TYPES)
-        yield choice_problem("sparse_form", self.sparse_form, SPARSE_FORMS)
-        sizes = ("vocab_size", "embedding_size", "max_position_embeddings", "type_vocab_size", "num_labels")
-        for name in (*sizes, "img_feature_dim"):
-            yield positive_problem(name, getattr(self, name))
-        yield range_problem("pad_token_id", self.pad_token_id, 0, self.vocab_size - 1)
-        if not 0 <= self.classifier_dropout_prob < 1:
-            yield f"classifier_dropout_prob: must be in [0, 1), got {self.classifier_dropout_prob}"
-        if self.model_type == "bert":
-            yield from self._bert_problems()
-
-    def _bert_problems(self) -> Iterable[str]:
+    @rules
+    def _is_an_albert_or_a_bert(self) -> Iterable[str | None]:
+        if self.pad_token_id >= self.vocab_size:
+            yield f"pad_token_id: must be less than vocab_size ({self.vocab_size}), got {self.pad_token_id}"
         for name, expected in (
             ("embedding_size", "hidden_size"),
             ("num_hidden_groups", "num_hidden_layers"),
         ):
-            if getattr(self, name) != getattr(self, expected):
+            if self.model_type == "bert" and getattr(self, name) != getattr(self, expected):
                 yield (
                     f"{name}: model_type bert has {name} = {expected} = {getattr(self, expected)}, "
                     f"got {getattr(self, name)}"
                 )
-        if self.inner_group_num != 1:
+        if self.model_type == "bert" and self.inner_group_num != 1:
             yield f"inner_group_num: model_type bert has 1, got {self.inner_group_num}"
 
     @classmethod
@@ -89,7 +79,7 @@ class AlbertConfig(EncoderConfig):
         if model_type not in MODEL_TYPES:
             raise UserError(f"model_type {model_type!r} is not one of {', '.join(MODEL_TYPES)}")
         _refuse_variants(content)
-        names = {field.name for field in fields(cls)}
+        names = set(cls.model_fields)
         given = {name: value for name, value in content.items() if name in names and value is not None}
         if "img_feature_dim" in content:  # the one that may be null
             given["img_feature_dim"] = content["img_feature_dim"]
@@ -106,7 +96,7 @@ class AlbertConfig(EncoderConfig):
     def to_huggingface(self) -> dict[str, Any]:
         """The content of a `config.json` that Hugging Face and `from_huggingface` read as this."""
         left_out = BERT_LEFT_OUT if self.model_type == "bert" else {"num_labels"}
-        content = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
+        content = {name: getattr(self, name) for name in type(self).model_fields if name not in left_out}
         if self.model_type == "bert":
             content |= {"classifier_dropout": self.classifier_dropout_prob, "position_embedding_type": "absolute"}
         labels = [f"LABEL_{index}" for index in range(self.num_labels)]
@@ -117,11 +107,9 @@ class AlbertConfig(EncoderConfig):
 
 def checked_config(values: Mapping[str, Any]) -> AlbertConfig:
     """The configuration with these values. Raises UserError, with all of them, for those that are impossible."""
-    fitting, problems = conform(AlbertConfig, dict(values))
-    config = AlbertConfig(**fitting)
-    found = [*(f"{key}: {problem}" for key, problem in problems), *filter(None, config.problems())]
-    if found:
-        raise UserError("; ".join(found))
+    config, problems = validate(AlbertConfig, dict(values))
+    if problems:
+        raise UserError("; ".join(f"{key}: {problem}" for key, problem in problems))
     return config
 
 

@@ -10,43 +10,42 @@ from math import exp
 from typing import Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from mynah.utility.albert.caption_memory import CachedDecoder
 from mynah.utility.albert.captioning import AlbertForImageCaptioning
 from mynah.utility.albert.masked_captions import CaptionVocabulary
-from mynah.utility.configuration.checks import positive_problem, range_problem
+from mynah.utility.configuration.sections import Section, rules
 from mynah.utility.errors import UserError
 
 
-@dataclass
-class GenerationConfig:
+class GenerationConfig(Section):
     """How captions are searched for."""
 
-    max_length: int = 20
+    max_length: int = Field(20, ge=1)
     """The most word pieces of a caption; one that has them ends without [SEP]."""
-    min_length: int = 0
+    min_length: int = Field(0, ge=0)
     """Word pieces before [SEP] may come."""
-    num_beams: int = 1
+    num_beams: int = Field(1, ge=1)
     """Captions that are pursued at a time; 1 is greedy search, the most probable word each time."""
-    num_return: int = 1
+    num_return: int = Field(1, ge=1)
     """Captions given for a clip, the best ones, best first; at most num_beams."""
-    length_penalty: float = 1.0
+    length_penalty: float = Field(1.0, ge=-100, le=100)
     """A caption's score is its log-probability over the number of its word pieces, [SEP] included, to this power: 0
     compares log-probabilities, 1 their means, more favors long captions."""
-    repetition_penalty: float = 1.0
+    repetition_penalty: float = Field(1.0, gt=0)
     """The score of a word piece that the caption already has is divided by this where positive, else multiplied
     (Keskar et al. 2019, sec. 4.1); 1 lets it be."""
     use_cache: bool = True
     """Whether to remember keys and values; without, the same captions take many times as long."""
 
-    def problems(self) -> Iterable[str | None]:
-        yield range_problem("max_length", self.max_length, 1)
-        yield range_problem("min_length", self.min_length, 0, self.max_length)
-        yield range_problem("num_beams", self.num_beams, 1)
-        yield range_problem("num_return", self.num_return, 1, max(1, self.num_beams))
-        yield range_problem("length_penalty", self.length_penalty, -100, 100)
-        yield positive_problem("repetition_penalty", self.repetition_penalty)
+    @rules
+    def _lengths_and_beams_agree(self) -> Iterable[str | None]:
+        if self.min_length > self.max_length:
+            yield f"min_length: expected from 0 to max_length ({self.max_length}), got {self.min_length}"
+        if self.num_return > self.num_beams:
+            yield f"num_return: expected from 1 to num_beams ({self.num_beams}), got {self.num_return}"
 
 
 @dataclass(frozen=True)
@@ -87,12 +86,11 @@ def generate(
 
 
 def _check(model: AlbertForImageCaptioning, config: GenerationConfig) -> None:
-    found = [*filter(None, config.problems())]
     positions = model.config.max_position_embeddings
     if config.max_length + 1 > positions:
-        found.append(f"max_length: with [CLS] the model has room for {positions - 1} words, got {config.max_length}")
-    if found:
-        raise UserError(f"generation: {'; '.join(found)}")
+        raise UserError(
+            f"generation.max_length: with [CLS] the model has room for {positions - 1} words, got {config.max_length}"
+        )
     if model.training:
         raise ValueError("in training mode dropout would choose the words; call model.eval() first")
 

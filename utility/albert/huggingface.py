@@ -3,7 +3,6 @@
 Reading and writing is strict: every weight has its place, and what is left out or begins anew is said in a line.
 """
 
-import dataclasses
 import json
 import logging
 import os
@@ -74,7 +73,7 @@ def load_folder(
     path, weights = read_weights(folder)
     if config.tie_word_embeddings and not is_tied(weights):
         LOG.info("%s: word pieces are scored by weights of their own (tie_word_embeddings: false)", path)
-        config = dataclasses.replace(config, tie_word_embeddings=False)
+        config = config.replace(tie_word_embeddings=False)
     model = model_class(config, **arguments)
     load_parts(model, convert_from_huggingface(weights, config), path)
     return model

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from mynah.utility.configuration.checks import range_problem
+from mynah.utility.configuration.sections import Section, rules
 
 
 class CaptionVocabulary(Protocol):
@@ -22,30 +23,24 @@ class CaptionVocabulary(Protocol):
     """All that stand for no word, the four above among them."""
 
 
-@dataclass
-class CaptionMaskingConfig:
+class CaptionMaskingConfig(Section):
     """How much of a caption is masked, and what stands in its place."""
 
-    mask_proportion: float = 0.5
+    mask_proportion: float = Field(0.5, gt=0, le=1)
     """Share of a caption's word pieces, special ones counted, that are masked; at least one is."""
-    max_masked: int = 45
+    max_masked: int = Field(45, ge=1)
     """The most that are masked of one caption."""
-    mask_token_probability: float = 0.8
+    mask_token_probability: float = Field(0.8, ge=0, le=1)
     """Chance that [MASK] stands in the place of one that is masked."""
-    random_token_probability: float = 0.1
+    random_token_probability: float = Field(0.1, ge=0, le=1)
     """Chance that any word piece does instead; what is left keeps its own."""
-    max_length: int = 50
+    max_length: int = Field(50, ge=3)
     """The longest caption, in word pieces, special ones included; longer ones are cut."""
 
-    def problems(self) -> Iterable[str | None]:
-        if not 0 < self.mask_proportion <= 1:
-            yield f"mask_proportion: must be above 0 and at most 1, got {self.mask_proportion}"
-        yield range_problem("max_masked", self.max_masked, 1)
-        for name in ("mask_token_probability", "random_token_probability"):
-            yield range_problem(name, getattr(self, name), 0, 1)
+    @rules
+    def _chances_add_up(self) -> Iterable[str | None]:
         if self.mask_token_probability + self.random_token_probability > 1:
             yield "random_token_probability: mask_token_probability + random_token_probability is more than 1"
-        yield range_problem("max_length", self.max_length, 3)
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,18 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch.utils.data import Dataset
 
 from mynah.utility.audio.durations import measure_lengths
 from mynah.utility.audio.files import SAMPLE_RATE, UnreadableAudio, find_audio, read_audio, trim_silence
-from mynah.utility.configuration.checks import range_problem
+from mynah.utility.configuration.sections import Section, rules
 from mynah.utility.data.manifest import is_manifest, read_manifest
 from mynah.utility.data.splits import held_out_indices
 from mynah.utility.errors import UserError
@@ -24,8 +25,7 @@ MIN_TRIMMED_SAMPLES = 1600
 log = logging.getLogger("mynah")
 
 
-@dataclass
-class CorpusConfig:
+class CorpusConfig(Section):
     """Which speech is read, and how. Lengths are in samples at 16 kHz.
 
     file_path: {name: folder, or CSV/TSV manifest with a column `path`}; none means the demo corpus.
@@ -36,20 +36,19 @@ class CorpusConfig:
     max_bad_fraction: more bad files than this share are an error.
     """
 
-    file_path: dict[str, str] = field(default_factory=dict)
+    file_path: dict[str, str] = Field(default_factory=dict)
     max_timestep: int | None = None
-    min_timestep: int = 1600
-    valid_fraction: float = 0.05
+    min_timestep: int = Field(1600, ge=1)
+    valid_fraction: float = Field(0.05, ge=0, le=0.9)
     trim_silence: bool = False
-    max_bad_fraction: float = 0.05
+    max_bad_fraction: float = Field(0.05, ge=0, le=1)
 
-    def problems(self) -> Iterable[str | None]:
+    @rules
+    def _paths_and_lengths_can_be_meant(self) -> Iterable[str | None]:
         for name in (name for name, path in self.file_path.items() if not path.strip()):
             yield f"file_path.{name}: is empty; give a folder or a manifest"
-        yield range_problem("min_timestep", self.min_timestep, 1)
-        yield range_problem("max_timestep", self.max_timestep, self.min_timestep)
-        yield range_problem("valid_fraction", self.valid_fraction, 0, 0.9)
-        yield range_problem("max_bad_fraction", self.max_bad_fraction, 0, 1)
+        if self.max_timestep is not None and self.max_timestep < self.min_timestep:
+            yield f"max_timestep: expected min_timestep ({self.min_timestep}) or more, got {self.max_timestep}"
 
 
 @dataclass(frozen=True)

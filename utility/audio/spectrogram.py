@@ -7,14 +7,15 @@ What differs is the batch: every utterance is reflected, differentiated and norm
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 from torchaudio.functional import compute_deltas, melscale_fbanks
 
 from mynah.utility.audio.files import SAMPLE_RATE
+from mynah.utility.configuration.sections import Section, rules
 from mynah.utility.nn.padding import lengths_to_mask
 
 LOG_FLOOR = 1e-10
@@ -24,19 +25,18 @@ LOG_ROUNDING = 1e-5
 DELTA_WINDOW = 5
 
 
-@dataclass
-class SpectrogramConfig:
+class SpectrogramConfig(Section):
     """How waveforms become spectrograms."""
 
-    sample_rate: int = 16000
+    sample_rate: int = Field(16000, gt=0)
     """Hz."""
-    n_fft: int = 2046
+    n_fft: int = Field(2046, gt=0)
     """Points of the Fourier transform; gives n_fft // 2 + 1 linear bins."""
-    window_ms: float = 25.0
+    window_ms: float = Field(25.0, gt=0)
     """Length of the Hann window."""
-    hop_ms: float = 10.0
+    hop_ms: float = Field(10.0, gt=0)
     """From one frame to the next."""
-    n_mels: int = 80
+    n_mels: int = Field(80, gt=0)
     """Mel filters between 0 Hz and half the sample rate."""
 
     @property
@@ -49,10 +49,8 @@ class SpectrogramConfig:
         """Hop in samples."""
         return round(self.hop_ms * self.sample_rate / 1000)
 
-    def problems(self) -> Iterable[str]:
-        for name in ("sample_rate", "n_fft", "window_ms", "hop_ms", "n_mels"):
-            if getattr(self, name) <= 0:
-                yield f"{name}: must be positive, got {getattr(self, name)}"
+    @rules
+    def _window_fits(self) -> Iterable[str | None]:
         if self.window % 2:
             yield f"window_ms: must give an even number of samples, got {self.window}"
         if self.sample_rate != SAMPLE_RATE:

@@ -4,14 +4,15 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch.utils.data import Dataset
 
 from mynah.utility.captions.files import LANGUAGES, read_captions
-from mynah.utility.configuration.checks import choice_problem, range_problem
+from mynah.utility.configuration.sections import Section, one_of, rules
 from mynah.utility.data.splits import held_out_indices
 from mynah.utility.demo.video import demo_vatex
 from mynah.utility.errors import UserError
@@ -29,8 +30,7 @@ NAMED_IN_MESSAGE = 5
 log = logging.getLogger("mynah")
 
 
-@dataclass
-class CaptionCorpusConfig:
+class CaptionCorpusConfig(Section):
     """Which clips are read, and how.
 
     file_path: folder of videos, searched recursively; a video's id is its file name without the suffix. "" means the
@@ -47,21 +47,19 @@ class CaptionCorpusConfig:
     train: str = ""
     dev: str = ""
     test: str = ""
-    language: str = "en"
+    language: Annotated[str, one_of(LANGUAGES)] = "en"
     frame_cache: str = ""
-    max_bad_fraction: float = 0.2
-    captions_per_clip: int = 1
+    max_bad_fraction: float = Field(0.2, ge=0, le=1)
+    captions_per_clip: int = Field(1, ge=1)
 
-    def problems(self) -> Iterable[str | None]:
+    @rules
+    def _places_can_be_meant(self) -> Iterable[str | None]:
         named = [split for split in OFFICIAL_NAMES if getattr(self, split)]
         if named and not self.file_path:
             yield f"file_path: missing; {' and '.join(named)} tell of captions, but not which folder has the videos"
         cache = self.frame_cache_folder()
         if cache is not None and cache.exists() and not cache.is_dir():
             yield f"frame_cache: {cache} is a file; give a folder"
-        yield choice_problem("language", self.language, LANGUAGES)
-        yield range_problem("max_bad_fraction", self.max_bad_fraction, 0, 1)
-        yield range_problem("captions_per_clip", self.captions_per_clip, 1)
 
     def frame_cache_folder(self) -> Path | None:
         """Where decoded frames are kept; None for nowhere."""

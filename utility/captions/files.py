@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from mynah.utility.configuration.checks import shown
+from mynah.utility.configuration.sections import shown
 from mynah.utility.data.manifest import DELIMITERS, is_manifest
 from mynah.utility.errors import UserError
 

@@ -1,36 +1,23 @@
-"""Configurations: YAML files and command-line overrides, merged and checked against dataclasses.
+"""Configurations: YAML files and command-line overrides, merged and validated against a section.
 
-A plugin's schema is a dataclass whose fields may be dataclasses (sections). A dataclass may define
-`problems()`, which yields "key: what is wrong" for values that its types allow but that cannot be meant.
-Whatever is wrong is found before anything else happens and told in one UserError.
+A plugin's schema is a `Section`, whose fields may be sections. Everything that is wrong is found before anything else
+happens, and reported in one UserError.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel
 
-from mynah.utility.configuration.checks import choice_problem, positive_problem, range_problem, shown
-from mynah.utility.configuration.schema import closest_key, conform, split_optional, type_at
-from mynah.utility.configuration.tree import NOT_SET, clear, find_problems, find_unresolved, leaves, upwards
+from mynah.utility.configuration.problems import NOT_SET, closest_key, is_section, join_key, type_at, validate
+from mynah.utility.configuration.sections import shown
 from mynah.utility.configuration.yaml_text import dump_yaml, parse_yaml, read_yaml_file, typed_text
 from mynah.utility.errors import UserError
-
-__all__ = [
-    "choice_problem",
-    "from_plain",
-    "load_config",
-    "positive_problem",
-    "range_problem",
-    "save_config",
-    "to_plain",
-]
+from mynah.utility.storage import write_atomically
 
 Schema = TypeVar("Schema")
 
@@ -38,20 +25,20 @@ Schema = TypeVar("Schema")
 def load_config(
     schema: type[Schema], *, files: Sequence[Path], overrides: Sequence[str] = (), demo: bool = False
 ) -> Schema:
-    """The configuration that YAML files and overrides give, as an instance of the dataclass `schema`.
+    """The configuration that YAML files and overrides give, as an instance of the section `schema`.
 
     files: merged in order; each may have a top-level `demo:` mapping of the same keys, which is merged
     right after its file if `demo`, and is checked in any case. overrides: "model.hidden_size=96" or
     "datarc.file_path={a: /x}", YAML values, applied last; a whole mapping replaces the one before it,
-    "datarc.file_path.a=/x" sets one entry. Values may refer to others as ${model.hidden_size}.
+    "datarc.file_path.a=/x" sets one entry.
     Raises UserError with all unknown keys, wrong types, missing and impossible values, a line each.
     """
-    building = _Building(schema)
+    builder = _Builder(schema)
     for file in files:
-        building.add_file(Path(file), demo)
+        builder.add_file(Path(file), demo)
     for override in overrides:
-        building.add_override(override)
-    return building.finish()
+        builder.add_override(override)
+    return builder.build()
 
 
 def from_plain(schema: type[Schema], plain: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Schema:
@@ -60,22 +47,22 @@ def from_plain(schema: type[Schema], plain: dict[str, Any], source: str, overrid
     source: where the dict comes from (such as a checkpoint's path), for the message. overrides: as load_config
     takes them. Raises UserError.
     """
-    building = _Building(schema)
-    building.sources.append(source)
+    builder = _Builder(schema)
+    builder.sources.append(source)
     if isinstance(plain, dict):
-        building.add(_Layer(source, plain))
+        builder.merge(plain, _Source(source))
     else:
-        building.note("", f"expected a mapping, got {shown(plain)}", source)
-        building.readable = False
+        builder.report("", f"expected a mapping, got {shown(plain)}", _Source(source))
+        builder.readable = False
     for override in overrides:
-        building.add_override(override)
-    return building.finish()
+        builder.add_override(override)
+    return builder.build()
 
 
 def to_plain(config: Any) -> Any:
     """A configuration as plain dict, list, str, int, float, bool and None, for checkpoints and YAML."""
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {field.name: to_plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if isinstance(config, BaseModel):
+        return {name: to_plain(value) for name, value in config}
     if isinstance(config, dict):
         return {str(key): to_plain(value) for key, value in config.items()}
     if isinstance(config, (list, tuple)):
@@ -87,121 +74,106 @@ def to_plain(config: Any) -> Any:
 
 def save_config(config: Any, path: Path) -> None:
     """Write a configuration as YAML that load_config reads back; the file is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(dump_yaml(to_plain(config)), encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, dump_yaml(to_plain(config)))
 
 
-@dataclasses.dataclass
-class _Layer:
-    """One source of values."""
-
-    source: str
-    data: dict[str, Any]
-    lines: dict[str, int] = dataclasses.field(default_factory=dict)  # of the keys, with the prefix
-    prefix: str = ""  # "demo." for a demo section
-    replaces: list[str] | None = None  # an override's key, if a mapping there is to be replaced whole
-
-    def where(self, key: str) -> str:
-        line = next((self.lines[part] for part in upwards(self.prefix + key) if part in self.lines), None)
-        return self.source if line is None else f"{self.source}, line {line}"
+def merged(data: Any, other: Any) -> Any:
+    """Plain data with other data over it: mappings are merged, everything else is replaced."""
+    if not isinstance(data, dict) or not isinstance(other, dict):
+        return other
+    return {**data, **{name: merged(data.get(name), value) for name, value in other.items()}}
 
 
-class _Building:
-    """Collects layers and problems; `finish` gives the configuration or raises."""
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """Where values come from."""
+
+    name: str
+    lines: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Of the keys, with the prefix."""
+    prefix: str = ""
+    """"demo." for a demo section."""
+
+    def place(self, key: str) -> str:
+        line = next((self.lines[part] for part in _upwards(self.prefix + key) if part in self.lines), None)
+        return self.name if line is None else f"{self.name}, line {line}"
+
+
+class _Builder:
+    """Merges values and collects problems; `build` gives the configuration or raises."""
 
     def __init__(self, schema: type):
         self.schema = schema
-        self.layers: list[_Layer] = []
+        self.data: dict[str, Any] = {}
+        self.origins: dict[str, _Source] = {}  # of each value, the last source that gave it
         self.sources: list[str] = []
-        self.problems: list[tuple[str, str, str, str]] = []  # key, what is wrong, source, where in it
-        self.readable = True  # whether every source could be read, so that what is missing is truly missing
+        self.problems: list[tuple[str, str, str, str]] = []  # key, what is wrong, source, place in it
+        self.readable = True  # whether every source could be read: else what is missing may stand in another
 
-    def note(self, key: str, text: str, source: str, where: str | None = None) -> None:
-        """Keep a problem; a source of "" stands for a value that no file or override gives."""
-        self.problems.append((key, text, source, where or source))
+    def report(self, key: str, text: str, source: _Source | None) -> None:
+        """Keep a problem. The source is None for a value that no file or override gives."""
+        name, place = (source.name, source.place(key)) if source else ("", "by default")
+        self.problems.append((f"{source.prefix if source else ''}{key}", text, name, place))
 
-    def add(self, layer: _Layer, used: bool = True) -> None:
-        """Check a layer's keys and types; keep what fits, if it is to be used."""
-        fitting, problems = conform(self.schema, layer.data)
-        for key, text in problems:
-            self.note(layer.prefix + key, text, layer.source, layer.where(key))
-        if used:
-            self.layers.append(dataclasses.replace(layer, data=fitting))
+    def merge(self, data: dict[str, Any], source: _Source) -> None:
+        self.data = merged(self.data, data)
+        self.origins.update(dict.fromkeys(_leaves(data, ""), source))
 
     def add_file(self, path: Path, demo: bool) -> None:
-        source = _display(path)
-        self.sources.append(source)
+        source = _Source(_display(path))
+        self.sources.append(source.name)
         try:
             data, lines = read_yaml_file(path)
         except UserError as error:
             self.readable = False
-            return self.note("", str(error), source)
+            return self.report("", str(error), source)
         demo_data = data.pop("demo", {})
-        self.add(_Layer(source, data, lines))
-        if isinstance(demo_data, dict):
-            return self.add(_Layer(source, demo_data, lines, prefix="demo."), used=demo)
-        return self.note("demo", f"expected a section, got {shown(demo_data)}", source)
+        self.merge(data, _Source(source.name, lines))
+        if not isinstance(demo_data, dict):
+            return self.report("demo", f"expected a section, got {shown(demo_data)}", _Source(source.name, lines))
+        in_demo = _Source(source.name, lines, "demo.")
+        if demo:
+            return self.merge(demo_data, in_demo)
+        own = _leaves(demo_data, "")
+        for key, text in validate(self.schema, merged(self.data, demo_data))[1]:
+            if any(leaf == part or leaf.startswith((f"{part}.", f"{part}[")) for part in [key] for leaf in own):
+                self.report(key, text, in_demo)
+        return None
 
     def add_override(self, override: str) -> None:
-        source = f"-o {override}"
-        self.sources.append(source)
+        source = _Source(f"-o {override}")
+        self.sources.append(source.name)
         key, equals, text = override.partition("=")
-        parts = [part.strip() for part in key.split(".")]
+        parts = tuple(part.strip() for part in key.split("."))
         if not equals or not all(parts):
-            example = closest_key(self.schema, key.strip())
-            return self.note("", f"expected KEY=VALUE, such as {example or 'section.key'}=VALUE", source)
-        hint, optional = split_optional(type_at(self.schema, parts))
+            example = closest_key(self.schema, key.strip()) or "section.key"
+            return self.report("", f"expected KEY=VALUE, such as {example}=VALUE", source)
+        hint = type_at(self.schema, parts)
         try:
             value = typed_text(text) if hint is str else parse_yaml(text)[0]
         except UserError as error:
-            return self.note(".".join(parts), str(error), source)
-        if hint is str and optional and not text.strip():
-            value = None
-        data = value
-        for part in reversed(parts):
-            data = {part: data}
-        is_mapping = isinstance(value, dict) and not dataclasses.is_dataclass(hint)
-        return self.add(_Layer(source, data, replaces=parts if is_mapping else None))
+            return self.report(".".join(parts), str(error), source)
+        if isinstance(value, dict) and not is_section(hint):
+            self.data = merged(self.data, _nested(parts, None))  # a whole mapping replaces the one before it
+        return self.merge(_nested(parts, value), source)
 
-    def finish(self) -> Any:
-        """The configuration as a dataclass instance; UserError if there is any problem."""
-        config = self.merged() if self.readable else None
-        if config is not None:
-            reported = {key for key, *_ in self.problems}
-            for key, text in find_problems(config, ""):
-                if key not in reported:
-                    self.note(key, text, *self.origin(key))
+    def build(self) -> Any:
+        """The configuration as an instance of the schema; UserError if there is any problem."""
+        config, found = validate(self.schema, self.data)
+        for key, text in found:
+            if self.readable or text != NOT_SET.format(key=key):
+                self.report(key, text, self.origin(key))
         if self.problems:
             raise UserError(self.message())
-        return OmegaConf.to_object(config)
+        return config
 
-    def merged(self) -> DictConfig | None:
-        """All layers in one; None if they do not merge or a reference leads nowhere (it is noted why)."""
-        config = OmegaConf.structured(self.schema)
-        for layer in self.layers:
-            if layer.replaces:
-                clear(config, layer.replaces)
-            try:
-                config = OmegaConf.merge(config, layer.data)
-            except OmegaConfBaseException as error:
-                self.note(str(error.full_key or ""), f"cannot be merged: {str(error).splitlines()[0]}", layer.source)
-                return None
-        unresolved = list(find_unresolved(config, ""))
-        for key, text in unresolved:
-            self.note(key, text, *self.origin(key))
-        return None if unresolved else config
-
-    def origin(self, key: str) -> tuple[str, str]:
-        """(source, where in it) of the value at a key: the last layer that gives it."""
-        for part in upwards(key):
-            for layer in reversed(self.layers):
-                if any(leaf == part or leaf.startswith(f"{part}[") for leaf in leaves(layer.data, "")):
-                    return layer.source, layer.where(part)
-        return "", "by default"
+    def origin(self, key: str) -> _Source | None:
+        """The last source of the value at a key, or of anything in it."""
+        for part in _upwards(key):
+            inside = [leaf for leaf in self.origins if leaf == part or leaf.startswith((f"{part}[", f"{part}."))]
+            if inside:
+                return self.origins[inside[-1]]
+        return None
 
     def message(self) -> str:
         """All problems, a line each, under a heading that names their sources."""
@@ -209,10 +181,32 @@ class _Building:
         sources = [source for source in self.sources if source in guilty] or self.sources
         heading = ", ".join(dict.fromkeys(sources)) or f"the defaults of {self.schema.__name__}"
         lines = [f"configuration problems in {heading}:"]
-        for key, text, _, where in self.problems:
-            at = "" if where == heading or text == NOT_SET.format(key=key) else f"  [{where}]"
+        for key, text, _, place in self.problems:
+            at = "" if place == heading or text == NOT_SET.format(key=key) else f"  [{place}]"
             lines.append(f"  {key}{': ' if key else ''}{text}{at}")
         return "\n".join(dict.fromkeys(lines))
+
+
+def _nested(parts: Sequence[str], value: Any) -> dict[str, Any]:
+    for part in reversed(parts):
+        value = {part: value}
+    return value
+
+
+def _leaves(data: Any, key: str) -> list[str]:
+    """The keys of all values in plain data, as "a.b[0].c"."""
+    if isinstance(data, dict) and data:
+        return [leaf for name, value in data.items() for leaf in _leaves(value, join_key(key, str(name)))]
+    if isinstance(data, list) and data:
+        return [leaf for index, value in enumerate(data) for leaf in _leaves(value, join_key(key, index))]
+    return [key]
+
+
+def _upwards(key: str) -> Iterator[str]:
+    """The key and the keys above it: a.b[0], a.b, a."""
+    while key:
+        yield key
+        key = key[: max(key.rfind("."), key.rfind("["), 0)]
 
 
 def _display(path: Path) -> str:

@@ -3,10 +3,7 @@
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from mynah.utility.configuration.load import from_plain, load_config, to_plain
+from mynah.utility.configuration.load import from_plain, load_config, merged, to_plain
 from mynah.utility.configuration.yaml_text import read_yaml_file
 from mynah.utility.errors import UserError
 
@@ -34,10 +31,7 @@ def options_of_file(plain: dict[str, Any], path: Path) -> dict[str, Any]:
     sections = {section: given[section] for section in plain if section in given}
     if not sections:
         raise UserError(f"{path}: has none of the sections {', '.join(plain)}; its keys are {', '.join(given)}")
-    try:
-        return OmegaConf.to_container(OmegaConf.merge(plain, sections), resolve=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
+    return merged(plain, sections)
 
 
 def set_option(plain: dict[str, Any], key: str, value: Any) -> None:

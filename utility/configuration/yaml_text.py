@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mynah.utility.configuration.checks import shown
+from mynah.utility.configuration.sections import shown
 from mynah.utility.errors import UserError
+
+MAX_CHARACTERS = 1_000_000
+MAX_VALUES = 100_000
+"""Of a YAML text, those that an alias stands for counted each time: ten lines of aliases can stand for billions."""
 
 _TAG = "tag:yaml.org,2002:"
 _FLOAT = re.compile(
@@ -50,11 +55,13 @@ def parse_yaml(text: str) -> tuple[Any, dict[str, int]]:
 
     Raises UserError with line and column for a syntax error, and for a key that is given twice.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(f"has {len(text)} characters, more than any configuration ({MAX_CHARACTERS} at most)")
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
         lines: dict[str, int] = {}
-        _find_lines(node, "", lines, ())
+        _find_lines(node, "", lines, (), iter(range(MAX_VALUES)))
         return (None if node is None else loader.construct_document(node)), lines
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -112,15 +119,22 @@ for _tag, _pattern, _first in (
 _Dumper.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+.0123456789"))
 
 
-def _find_lines(node: yaml.Node | None, key: str, lines: dict[str, int], above: tuple) -> None:
-    """Fill `lines` with the line of every key below the node; `above` are the nodes that it lies in."""
+def _find_lines(
+    node: yaml.Node | None, key: str, lines: dict[str, int], above: tuple, allowance: Iterator[int]
+) -> None:
+    """Fill `lines` with the line of every key below the node.
+
+    above: the nodes that it lies in. allowance: as many items as there may be more values.
+    """
+    if next(allowance, None) is None:
+        raise UserError(f"has more than {MAX_VALUES} values, those that aliases (*name) stand for included")
     if any(node is one for one in above):
         raise UserError(f"{key}: refers to itself by a YAML alias")
     above = (*above, node)
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             lines[f"{key}[{index}]"] = item.start_mark.line + 1
-            _find_lines(item, f"{key}[{index}]", lines, above)
+            _find_lines(item, f"{key}[{index}]", lines, above, allowance)
     elif isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for name, value in node.value:
@@ -131,4 +145,4 @@ def _find_lines(node: yaml.Node | None, key: str, lines: dict[str, int], above: 
             if name.value in seen and name.tag != f"{_TAG}merge":
                 raise UserError(f"{child}: given twice, at lines {seen[name.value]} and {line}; keep one")
             seen[name.value] = lines[child] = line
-            _find_lines(value, child, lines, above)
+            _find_lines(value, child, lines, above, allowance)

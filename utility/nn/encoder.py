@@ -6,13 +6,15 @@ different numbers of distinct layers: `num_hidden_groups = num_hidden_layers` ow
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from mynah.utility.configuration.sections import Section, one_of, rules
 from mynah.utility.nn.feed_forward import activated_linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -23,53 +25,41 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@dataclass
-class EncoderConfig:
+class EncoderConfig(Section):
     """Shape of the encoder; the names are those of Hugging Face's BERT and ALBERT."""
 
-    num_hidden_layers: int = 6
+    num_hidden_layers: int = Field(6, ge=1)
     """Layers that a position passes through."""
-    num_hidden_groups: int = 1
+    num_hidden_groups: int = Field(1, ge=1)
     """Distinct sets of weights; layer i uses group i * num_hidden_groups // num_hidden_layers."""
-    inner_group_num: int = 1
+    inner_group_num: int = Field(1, ge=1)
     """Layers inside a group, applied in turn each time that the group is."""
-    hidden_size: int = 768
+    hidden_size: int = Field(768, ge=1)
     """Width of a hidden state."""
-    num_attention_heads: int = 12
+    num_attention_heads: int = Field(12, ge=1)
     """Must divide hidden_size."""
-    intermediate_size: int = 3072
+    intermediate_size: int = Field(3072, ge=1)
     """Width inside the feed-forward block."""
-    hidden_act: str = "gelu"
+    hidden_act: Annotated[str, one_of(ACTIVATIONS)] = "gelu"
     """gelu, gelu_new, relu or silu."""
-    layer_norm_eps: float = 1e-12
+    layer_norm_eps: float = Field(1e-12, gt=0)
     """Added to the variance in every LayerNorm."""
-    initializer_range: float = 0.02
+    initializer_range: float = Field(0.02, gt=0)
     """Standard deviation of the initial weights."""
-    hidden_dropout_prob: float = 0.0
+    hidden_dropout_prob: float = Field(0.0, ge=0, lt=1)
     """Dropout on the input and on the output of every block."""
-    attention_probs_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = Field(0.0, ge=0, lt=1)
     """Dropout on attention weights. On a CPU anything but 0 takes attention off its fused path."""
 
-    def problems(self) -> Iterable[str]:
-        sizes = ("num_hidden_layers", "num_hidden_groups", "inner_group_num", "hidden_size")
-        for name in (*sizes, "num_attention_heads", "intermediate_size"):
-            if getattr(self, name) < 1:
-                yield f"{name}: must be at least 1, got {getattr(self, name)}"
-        if self.num_attention_heads > 0 and self.hidden_size % self.num_attention_heads:
+    @rules
+    def _sizes_agree(self) -> Iterable[str | None]:
+        if self.hidden_size % self.num_attention_heads:
             yield f"num_attention_heads: {self.num_attention_heads} does not divide hidden_size {self.hidden_size}"
         if self.num_hidden_groups > self.num_hidden_layers:
             yield (
                 f"num_hidden_groups: {self.num_hidden_groups} groups of weights for "
                 f"{self.num_hidden_layers} layers; at most one each"
             )
-        if self.hidden_act not in ACTIVATIONS:
-            yield f"hidden_act: {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}"
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            if not 0 <= getattr(self, name) < 1:
-                yield f"{name}: must be in [0, 1), got {getattr(self, name)}"
-        for name in ("layer_norm_eps", "initializer_range"):
-            if getattr(self, name) <= 0:
-                yield f"{name}: must be positive, got {getattr(self, name)}"
 
 
 Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]

@@ -1,99 +1,76 @@
 """The configuration sections that pretraining and downstream training share."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from mynah.utility.configuration.checks import range_problem
+from pydantic import AfterValidator, Field
+
 from mynah.utility.configuration.load import to_plain
+from mynah.utility.configuration.sections import Section, one_of, rules
 from mynah.utility.errors import UserError
 from mynah.utility.training.optimization import OPTIMIZERS, SCHEDULES
-from mynah.utility.training.trainer_arguments import trainer_problems
+from mynah.utility.training.trainer_arguments import check_trainer
 
 MAX_SEED = 2**32 - 1
 """Multiplied with a step's number it must still fit torch's 64 bits."""
 
 
-@dataclass
-class LoaderConfig:
+class LoaderConfig(Section):
     """How items become batches."""
 
-    batch_size: int = 12
+    batch_size: int = Field(12, ge=1)
     """Items in a batch of one process."""
-    max_batch_seconds: float | None = None
+    max_batch_seconds: float | None = Field(None, gt=0)
     """Instead of a fixed size: as many items of similar length as give at most this much padded audio."""
-    eval_batch_size: int = 8
+    eval_batch_size: int = Field(8, ge=1)
     """Items in a batch of the held-out data."""
-    num_workers: int = 2
+    num_workers: int = Field(2, ge=0)
     """Processes that read ahead; 0 reads in the training process."""
 
-    def problems(self) -> Iterable[str]:
-        for name in ("batch_size", "eval_batch_size"):
-            if getattr(self, name) < 1:
-                yield f"{name}: must be at least 1, got {getattr(self, name)}"
-        if self.max_batch_seconds is not None and self.max_batch_seconds <= 0:
-            yield f"max_batch_seconds: must be positive, got {self.max_batch_seconds}"
-        if self.num_workers < 0:
-            yield f"num_workers: must not be negative, got {self.num_workers}"
 
-
-@dataclass
 class ClipLoaderConfig(LoaderConfig):
     """Of clips, which are all of one length."""
 
-    def problems(self) -> Iterable[str]:
-        yield from super().problems()
+    @rules
+    def _clips_have_no_seconds(self) -> Iterable[str | None]:
         if self.max_batch_seconds is not None:
             yield "max_batch_seconds: is for speech; give dataloader.batch_size, in clips"
 
 
-@dataclass
-class OptimizerConfig:
+class OptimizerConfig(Section):
     """Biases and LayerNorm weights are never decayed."""
 
-    name: str = "adamw"
+    name: Annotated[str, one_of(OPTIMIZERS)] = "adamw"
     """adamw, adam or sgd."""
-    lr: float = 1e-4
+    lr: float = Field(1e-4, gt=0)
     """Peak learning rate."""
-    weight_decay: float = 0.0
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    weight_decay: float = Field(0.0, ge=0)
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=lambda: [0.9, 0.999])
     """Of Adam and AdamW; sgd takes the first as its momentum."""
-    eps: float = 1e-8
+    eps: float = Field(1e-8, gt=0)
     """Of Adam and AdamW."""
 
-    def problems(self) -> Iterable[str]:
-        if self.name not in OPTIMIZERS:
-            yield f"name: {self.name!r} is not one of {', '.join(OPTIMIZERS)}"
-        if self.lr <= 0:
-            yield f"lr: must be positive, got {self.lr}"
-        if self.weight_decay < 0:
-            yield f"weight_decay: must not be negative, got {self.weight_decay}"
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            yield f"betas: must be two numbers in [0, 1), got {self.betas}"
-        if self.eps <= 0:
-            yield f"eps: must be positive, got {self.eps}"
+    @rules
+    def _betas_are_two(self) -> Iterable[str | None]:
+        if len(self.betas) != 2:
+            yield f"betas: expected two numbers, got {self.betas}"
 
 
-@dataclass
-class SchedulerConfig:
+class SchedulerConfig(Section):
     """The learning rate over optimizer steps."""
 
-    name: str = "linear"
+    name: Annotated[str, one_of(SCHEDULES)] = "linear"
     """linear (warm-up, then linear decay to zero) or constant (after the warm-up)."""
-    num_warmup_steps: int = 0
+    num_warmup_steps: int = Field(0, ge=0)
     """Steps of linear warm-up from zero."""
-    warmup_fraction: float | None = None
+    warmup_fraction: float | None = Field(None, ge=0, le=1)
     """Instead of num_warmup_steps: this share of the training steps."""
     num_training_steps: int | None = None
     """Step at which the decay reaches zero; null: trainer.max_steps."""
 
-    def problems(self) -> Iterable[str | None]:
-        if self.name not in SCHEDULES:
-            yield f"name: {self.name!r} is not one of {', '.join(SCHEDULES)}"
-        if self.num_warmup_steps < 0:
-            yield f"num_warmup_steps: must not be negative, got {self.num_warmup_steps}"
-        yield range_problem("warmup_fraction", self.warmup_fraction, 0, 1)
+    @rules
+    def _steps_agree(self) -> Iterable[str | None]:
         if self.warmup_fraction is not None and self.num_warmup_steps:
             yield f"warmup_fraction: is given beside num_warmup_steps={self.num_warmup_steps}; give one of them"
         if self.num_training_steps is not None and self.num_training_steps <= self.num_warmup_steps:
@@ -109,35 +86,27 @@ class SchedulerConfig:
         return round(self.warmup_fraction * num_training_steps)
 
 
-@dataclass
-class CheckpointConfig:
+class CheckpointConfig(Section):
     """Which states of a run are kept. `last.ckpt` is the latest, `best.ckpt` the best on held-out data."""
 
-    save_every_n_steps: int = 500
+    save_every_n_steps: int = Field(500, ge=1)
     """Optimizer steps between two saves of last.ckpt; it is also saved after every validation and at the end."""
-    keep_every_n_steps: int | None = None
+    keep_every_n_steps: int | None = Field(None, ge=1)
     """Keep a copy named step-N.ckpt that often; null: none."""
 
-    def problems(self) -> Iterable[str]:
-        for name in ("save_every_n_steps", "keep_every_n_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                yield f"{name}: must be at least 1, got {value}"
 
-
-@dataclass
-class SharedConfig:
+class SharedConfig(Section):
     """What every run has."""
 
-    seed: int = 1337
+    seed: int = Field(1337, ge=0, le=MAX_SEED)
     """Every random choice is a function of this seed and of the position in the run."""
-    trainer: dict[str, Any] = field(default_factory=dict)
+    trainer: Annotated[dict[str, Any], AfterValidator(check_trainer)] = Field(default_factory=dict)
     """Arguments of Lightning's Trainer under its own names (max_steps, precision, devices, strategy, ...)."""
 
-    def problems(self) -> Iterable[str | None]:
-        yield range_problem("seed", self.seed, 0, MAX_SEED)
-        for problem in trainer_problems(self.trainer, needs_max_steps=getattr(self, "epochs", None) is None):
-            yield f"trainer.{problem}"
+    @rules
+    def _length_is_given(self) -> Iterable[str | None]:
+        if getattr(self, "epochs", None) is None and "max_steps" not in self.trainer:
+            yield "trainer.max_steps: missing; give the number of optimizer steps"
 
 
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate")

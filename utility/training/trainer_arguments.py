@@ -6,7 +6,7 @@ Written out rather than read from Lightning, so that loading an upstream does no
 from collections.abc import Iterable
 from typing import Any
 
-from mynah.utility.configuration.checks import nearest
+from mynah.utility.configuration.sections import nearest, refuse
 
 KNOWN = frozenset(
     [
@@ -63,7 +63,13 @@ COUNTS = {
 }
 
 
-def trainer_problems(arguments: dict[str, Any], needs_max_steps: bool = True) -> Iterable[str]:
+def check_trainer(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The `trainer` section as it is; refuses what Lightning's Trainer does not know or a run must not set."""
+    refuse(_problems(arguments))
+    return arguments
+
+
+def _problems(arguments: dict[str, Any]) -> Iterable[str | None]:
     """What is wrong with the section: "key: what", a line each."""
     for key in arguments:
         if key in REFUSED:
@@ -79,5 +85,3 @@ def trainer_problems(arguments: dict[str, Any], needs_max_steps: bool = True) ->
     precision = str(arguments.get("precision", ""))
     if precision in ("16-true", "bf16-true"):
         yield f"precision: {precision} would round inputs and LayerNorms too; give {precision[:-5]}-mixed"
-    if needs_max_steps and "max_steps" not in arguments:
-        yield "max_steps: missing; give the number of optimizer steps"

@@ -141,7 +141,7 @@ def test_swinberts_names_are_known():
     assert torch.equal(own.albert.img_embedding.bias, released["trans_encoder.bert.img_embedding.bias"])
     assert torch.equal(own.predictions.decoder.weight, released["trans_encoder.cls.predictions.decoder.weight"])
     assert torch.equal(own.predictions.bias, released["trans_encoder.cls.predictions.bias"])
-    tied = AlbertConfig(**{**vars(config), "tie_word_embeddings": True})
+    tied = config.replace(tie_word_embeddings=True)
     with pytest.raises(UserError, match="tie_word_embeddings"):
         convert_from_huggingface(released, tied, prefix="trans_encoder.")
 

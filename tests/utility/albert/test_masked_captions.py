@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from mynah.utility.albert.masked_captions import CaptionMaskingConfig, mask_captions, pad_captions
+from mynah.utility.configuration.problems import validate
 
 CLIPS, CAPTIONS, LENGTH = 50, 4, 60
 
@@ -97,6 +98,5 @@ def test_captions_are_padded_to_the_longest_and_to_the_most():
     ],
 )
 def test_impossible_masking_is_named(field, value):
-    assert not [*filter(None, CaptionMaskingConfig().problems())]
-    problems = [*filter(None, CaptionMaskingConfig(**{field: value}).problems())]
-    assert [problem.startswith(f"{field}: ") for problem in problems] == [True]
+    assert not validate(CaptionMaskingConfig, {})[1]
+    assert [key for key, _ in validate(CaptionMaskingConfig, {field: value})[1]] == [field]

@@ -15,6 +15,7 @@ import torch
 from mynah.utility.audio import durations as length_cache
 from mynah.utility.audio.corpus import CorpusConfig, SpeechDataset, Utterance, scan_corpora, split_held_out
 from mynah.utility.audio.files import audio_info
+from mynah.utility.configuration.problems import validate
 from mynah.utility.data.manifest import read_manifest
 from mynah.utility.errors import UserError
 from mynah.utility.storage import cache_dir
@@ -358,10 +359,11 @@ def test_trimming_drops_silence_before_the_crop_is_drawn(tmp_path):
 
 
 def test_configuration_names_impossible_values():
-    assert not [problem for problem in CorpusConfig().problems() if problem]
-    bad = CorpusConfig({"unset": ""}, max_timestep=100, min_timestep=200, valid_fraction=1.5, max_bad_fraction=-1)
-    keys = [problem.split(":")[0] for problem in bad.problems() if problem]
-    assert keys == ["file_path.unset", "max_timestep", "valid_fraction", "max_bad_fraction"]
+    assert not validate(CorpusConfig, {})[1]
+    bad = {"min_timestep": 0, "valid_fraction": 1.5, "max_bad_fraction": -1}
+    assert [key for key, _ in validate(CorpusConfig, bad)[1]] == [*bad]
+    together = {"file_path": {"unset": ""}, "max_timestep": 100, "min_timestep": 200}
+    assert [key for key, _ in validate(CorpusConfig, together)[1]] == ["file_path.unset", "max_timestep"]
 
 
 def test_a_corpus_may_move_without_losing_its_split(tmp_path):

@@ -5,7 +5,9 @@ import inspect
 import pytest
 from lightning.pytorch import Trainer
 
-from mynah.utility.training.trainer_arguments import KNOWN, REFUSED, trainer_problems
+from mynah.utility.configuration.problems import validate
+from mynah.utility.training.config import SharedConfig
+from mynah.utility.training.trainer_arguments import KNOWN, REFUSED
 
 
 def test_known_and_refused_arguments_are_those_of_lightnings_trainer():
@@ -16,7 +18,7 @@ def test_known_and_refused_arguments_are_those_of_lightnings_trainer():
 
 def test_good_sections_have_no_problems():
     section = {"max_steps": 10, "precision": "bf16-mixed", "devices": 2, "strategy": "ddp", "val_check_interval": 5}
-    assert not list(trainer_problems(section))
+    assert not validate(SharedConfig, {"trainer": section})[1]
 
 
 @pytest.mark.parametrize(
@@ -44,14 +46,11 @@ def test_good_sections_have_no_problems():
     ],
 )
 def test_a_problem_is_named(section, problem):
-    assert list(trainer_problems(section)) == [problem]
+    key, _, text = problem.partition(": ")
+    assert validate(SharedConfig, {"trainer": section})[1] == [(f"trainer.{key}", text)]
 
 
 def test_all_problems_are_named_at_once():
-    problems = list(trainer_problems({"callbacks": [], "max_stepz": 1, "log_every_n_steps": -1}))
-    assert [problem.split(":")[0] for problem in problems] == [
-        "callbacks",
-        "max_stepz",
-        "log_every_n_steps",
-        "max_steps",
-    ]
+    section = {"callbacks": [], "max_stepz": 1, "log_every_n_steps": -1}
+    problems = validate(SharedConfig, {"trainer": section})[1]
+    assert [key for key, _ in problems] == ["trainer.callbacks", "trainer.max_stepz", "trainer.log_every_n_steps"]
