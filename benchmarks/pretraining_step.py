@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mynah.utility.acoustic.config import AcousticPretrainConfig
 from mynah.utility.acoustic.masking import MaskPlan, batch_mask_plans, draw_mask_plan
-from mynah.utility.acoustic.model import AcousticModel, reconstruction_loss
+from mynah.utility.acoustic.model import AcousticModel
 from mynah.utility.configuration.load import load_config
 from mynah.utility.nn.padding import pad_signals
 from mynah.utility.training.optimization import build_optimizer, decay_groups
@@ -55,8 +55,7 @@ class Step:
 
     def __call__(self) -> None:
         with autocast(self.arguments):
-            outputs = self.model.reconstruct(self.wavs, self.lengths, self.plan)
-            loss = reconstruction_loss(outputs, self.model.frames_per_position, self.plan.target.sum())
+            loss = self.model.loss(self.wavs, self.lengths, self.plan)
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm)
@@ -67,7 +66,7 @@ def draw_plans(model: AcousticModel, lengths: Tensor, config: AcousticPretrainCo
     """What the loader's processes draw for a batch."""
     generator = np.random.default_rng(0)
     plans = [
-        draw_mask_plan(model.num_positions(samples), model.num_input_bins, config.masking, generator)
+        draw_mask_plan(model.positions.count(samples), model.num_input_bins, config.masking, generator)
         for samples in lengths.tolist()
     ]
     return batch_mask_plans(plans)

@@ -46,7 +46,7 @@ def test_a_run_writes_what_the_documentation_says(pretrain, tmp_path, upstream):
     assert yaml.safe_load((folder / "model_config.yaml").read_text())["model"]["hidden_size"] == 16
     checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     assert checkpoint["mynah"]["upstream"] == upstream
-    assert any(key.startswith("model.heads.") for key in checkpoint["state_dict"])
+    assert any(key.startswith("model.objective.") for key in checkpoint["state_dict"])
 
 
 def test_training_lowers_the_validation_loss(pretrain, tmp_path):

@@ -26,9 +26,10 @@ class AcousticUpstream(SpeechUpstream):
     def __init__(self, name: str, model: AcousticModel):
         super().__init__()
         self.name, self.model = name, model
-        self.hidden_size = model.config.hidden_size
-        self.num_hidden_states = model.config.num_hidden_layers + 1
-        self.samples_per_position, self.min_samples = model.samples_per_position, model.min_samples
+        self.hidden_size = model.config.model.hidden_size
+        self.num_hidden_states = model.config.model.num_hidden_layers + 1
+        positions = model.positions
+        self.samples_per_position, self.min_samples = positions.samples_per_position, positions.min_samples
 
     def encode(self, wavs: Tensor, lengths: Tensor) -> tuple[Sequence[Tensor], Tensor]:
         states, positions, _ = self.model(wavs, lengths)
@@ -45,8 +46,7 @@ class AcousticUpstream(SpeechUpstream):
         return attentions, positions
 
     def build_arguments(self) -> dict[str, Any]:
-        config = AcousticConfig(model=self.model.config, features=self.model.features)
-        return {"config": to_plain(config), "random_weights": True}
+        return {"config": to_plain(self.model.config), "random_weights": True}
 
 
 def load_acoustic_upstream(
@@ -61,8 +61,8 @@ def load_acoustic_upstream(
     """What the hub entries of aalbert and mockingjay do.
 
     defaults: the plugin's pretrain_config.yaml. ckpt: a checkpoint's path or URL, or an experiment's directory; its
-    configuration and weights are taken. config: a YAML file whose `model` and `features` sections go over the
-    checkpoint's or the defaults, or these sections as plain values, taken alone. overrides: single values,
+    configuration and weights are taken. config: a YAML file whose sections `model`, `features` and `objective` go
+    over the checkpoint's or the defaults, or these sections as plain values, taken alone. overrides: single values,
     `num_hidden_layers=3` for `model.num_hidden_layers`. Without a checkpoint the weights are random, with a warning
     unless `random_weights`.
     Raises UserError for anything that does not fit.
@@ -76,7 +76,7 @@ def load_acoustic_upstream(
     source = f"the options of {name}" if config is None or isinstance(config, dict) else str(config)
     chosen = from_plain(AcousticConfig, plain, source)
 
-    model = model_class(chosen.model, chosen.features)
+    model = model_class(chosen)
     if checkpoint is not None:
         load_weights(model, select_weights(checkpoint["state_dict"], "model."), ckpt)
         size = describe_size(model.encoder, model)
@@ -87,6 +87,6 @@ def load_acoustic_upstream(
 
 
 def _sections(defaults: Path) -> dict[str, Any]:
-    """The plain `model` and `features` sections of the defaults."""
-    loaded = load_config(AcousticPretrainConfig, files=[defaults])
-    return to_plain(AcousticConfig(model=loaded.model, features=loaded.features))
+    """The plain sections of the defaults that say how the model is built."""
+    plain = to_plain(load_config(AcousticPretrainConfig, files=[defaults]))
+    return {name: plain[name] for name in AcousticConfig.model_fields}

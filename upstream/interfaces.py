@@ -52,6 +52,12 @@ class Upstream(nn.Module, ABC):
     def device(self) -> torch.device:
         return next((tensor.device for tensor in (*self.parameters(), *self.buffers())), torch.device("cpu"))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, and so of the hidden states; `.half()` and `.bfloat16()` change it. Front ends, and the
+        features of those without weights, are float32 always."""
+        return next((weight.dtype for weight in self.parameters()), torch.float32)
+
     def get_downsample_rates(self, key: str = "hidden_states") -> int:
         """Input samples or frames per position in time, the same for every key."""
         return self.samples_per_position
@@ -140,7 +146,9 @@ class VideoUpstream(Upstream):
         """signals: uint8 RGB clips (T, 3, H, W) of any length and size, on any device; see `Upstream`."""
         self._check(signals)
         frames = torch.stack([self._prepare(clip) for clip in signals])
-        states = tuple(self.encode(normalize_frames(frames), num_hidden_states or self.num_hidden_states))
+        states = tuple(
+            self.encode(normalize_frames(frames).to(self.dtype), num_hidden_states or self.num_hidden_states)
+        )
         lengths = torch.full((len(signals),), self.num_positions, device=frames.device)
         return {"hidden_states": states, "last_hidden_state": states[-1], "lengths": lengths}
 

@@ -13,7 +13,7 @@ from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import CARD, load_weights, read_checkpoint
 from mynah.utility.experiments.folder import Experiment, is_launched_process, write_json
 from mynah.utility.experiments.options import RunOptions
-from mynah.utility.training.config import refuse_other_model, refuse_other_optimizer
+from mynah.utility.training.config import ARCHITECTURE, PretrainConfig, refuse_other_model, refuse_other_optimizer
 
 log = logging.getLogger("mynah")
 
@@ -41,13 +41,24 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
     name = _choose_upstream(options, experiment)
     plugin = get_plugin("upstream", name, options.plugin_paths)
     expert = import_plugin(plugin, "expert")
-    if not hasattr(expert, "build_pretraining"):
-        raise UserError(f"upstream '{name}' has nothing to pretrain; use it as it is, with a downstream task")
+    _check_expert(expert, name)
     config = _configure(options, experiment, plugin.folder / "pretrain_config.yaml", expert.PretrainConfig)
     module = _build_module(options, experiment, name, expert, config)
     trainer = _build_trainer(options, experiment, module)
     _write_configuration(experiment, name, config)
     return _fit(options, experiment, name, module, trainer)
+
+
+def _check_expert(expert: ModuleType, name: str) -> None:
+    """Raise UserError where the plugin's expert.py does not keep the contract (upstream/README.md)."""
+    if not hasattr(expert, "build_pretraining"):
+        raise UserError(f"upstream '{name}' has nothing to pretrain; use it as it is, with a downstream task")
+    schema = getattr(expert, "PretrainConfig", None)
+    if not (isinstance(schema, type) and issubclass(schema, PretrainConfig)):
+        raise UserError(
+            f"{expert.__file__}: has build_pretraining, but no class PretrainConfig that derives from "
+            "mynah.utility.training.config.PretrainConfig; add it (upstream/README.md)"
+        )
 
 
 def _choose_upstream(options: PretrainOptions, experiment: Experiment) -> str:
@@ -92,8 +103,15 @@ def _build_module(
     """The module to train. Weights that do not fit are refused here, before anything is written."""
     import torch
 
+    from mynah.utility.training.pretraining import PretrainingModule
+
     torch.manual_seed(config.seed)
     module = expert.build_pretraining(config, experiment)
+    if not isinstance(module, PretrainingModule):
+        raise UserError(
+            f"{expert.__file__}: build_pretraining returned {type(module).__name__}; expected a "
+            "mynah.utility.training.pretraining.PretrainingModule (upstream/README.md)"
+        )
     if experiment.resume_from is not None:
         weights = read_checkpoint(experiment.resume_from, "pretrain")["state_dict"]
         load_weights(module, weights, experiment.resume_from)
@@ -125,7 +143,7 @@ def _write_configuration(experiment: Experiment, name: str, config: Any) -> None
     experiment.make_folder()
     plain = to_plain(config)
     save_config(plain, experiment.folder / "pretrain_config.yaml")
-    model = {key: plain[key] for key in ("model", "features") if key in plain}
+    model = {key: plain[key] for key in ARCHITECTURE if key in plain}
     save_config(model, experiment.folder / "model_config.yaml")
     log.info("%s: configuration and results in %s", name, experiment.folder)
 

@@ -39,10 +39,10 @@ def test_a_checkpoint_brings_its_configuration_and_every_weight(checkpoint, name
     assert str(checkpoint) in record.getMessage()
     assert "step 42" in record.getMessage()
     assert (expert.hidden_size, expert.num_hidden_states) == (16, 3)
-    assert expert.model.config.hidden_dropout_prob == 0.3
+    assert expert.model.config.model.hidden_dropout_prob == 0.3
     stored = torch.load(checkpoint, weights_only=True)["state_dict"]
     assert stored.keys() == expert.state_dict().keys()
-    assert any(key.startswith("model.heads.") for key in stored)
+    assert any(key.startswith("model.objective.") for key in stored)
     for key, value in expert.state_dict().items():
         assert torch.equal(value, stored[key]), key
 
@@ -96,7 +96,7 @@ def test_a_file_goes_over_what_the_checkpoint_says(checkpoint, name, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("model: {hidden_dropout_prob: 1e-1}\noptimizer: {lr: 1e-4}\n")
     expert = ENTRIES[name](ckpt=checkpoint, config=file)
-    assert expert.model.config.hidden_dropout_prob == 0.1
+    assert expert.model.config.model.hidden_dropout_prob == 0.1
     assert expert.hidden_size == 16
     assert ENTRIES[name](config=str(file), random_weights=True).hidden_size == 768
 
@@ -107,7 +107,7 @@ def test_overrides_are_single_values_and_leave_the_callers_own_alone(name):
         config=given, random_weights=True, num_hidden_layers=4, **{"features.spectrogram.n_mels": 40}
     )
     assert expert.num_hidden_states == 5
-    assert expert.model.spectrogram.num_mels == 40
+    assert expert.model.features.front_end.num_bins("mel") == 40
     assert given["model"]["num_hidden_layers"] == 2
     assert given["features"]["spectrogram"]["n_mels"] == 80
 
@@ -138,7 +138,7 @@ def test_a_mistake_in_a_file_names_the_file(name, tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("modle: {hidden_size: 32}", "has none of the sections model, features; its keys are modle"),
+        ("modle: {hidden_size: 32}", "has none of the sections model, features, objective; its keys are modle"),
         ("model: {hidden_size: '${nothing.here}'}", r"[\s\S]*model.hidden_size: expected a whole number"),
     ],
 )

@@ -170,6 +170,18 @@ def test_bfloat16_autocast_is_not_without_effect_and_can_be_trained(name, signal
     assert all(parameter.grad.isfinite().all() for parameter in expert.model.encoder.parameters())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_expert_in_half_precision_gives_nearly_the_same_features(expert, signals, dtype):
+    exact = expert(signals)
+    rounded = copy.deepcopy(expert).to(dtype)
+    outputs = rounded(signals)
+    assert torch.equal(outputs["lengths"], exact["lengths"])
+    for state, expected in zip(outputs["hidden_states"], exact["hidden_states"], strict=True):
+        assert state.dtype == rounded.dtype == (dtype if expert.name in PRETRAINED else torch.float32)
+        difference = (state.float() - expected).norm() / expected.norm()
+        assert difference < (0.05 if dtype == torch.bfloat16 else 0.005)  # the front end itself in half: far more
+
+
 def test_half_and_double_precision_signals_are_taken(expert, signals):
     expected = expert(signals)["last_hidden_state"]
     double = expert([signal.double() for signal in signals])["last_hidden_state"]

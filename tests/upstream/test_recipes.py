@@ -42,7 +42,7 @@ TABLE = {
         {"feature": "mel", "num_deltas": 1, "cmvn": True},
         {"feature": "mel", "num_deltas": 0, "cmvn": True},
     ),
-    "features.targets": (
+    "objective.reconstruction.targets": (
         [{"feature": "linear", "num_deltas": 0, "cmvn": True}],
         [{"feature": "mel", "num_deltas": 0, "cmvn": True}, {"feature": "linear", "num_deltas": 0, "cmvn": True}],
     ),
@@ -108,7 +108,7 @@ def head(outputs: int) -> int:
 )
 def test_numbers_of_parameters_are_the_closed_form(name, encoder, around):
     config = recipe(name)
-    model = AcousticModel(config.model, config.features)
+    model = AcousticModel(config)
     assert count(model.encoder) == encoder
     assert count(model) == encoder + around
 

@@ -1,5 +1,7 @@
 """The upstream contract, promise by promise, for every video upstream."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -103,6 +105,14 @@ def test_bfloat16_autocast_works(expert, clips):
         rounded = expert(clips)["last_hidden_state"].float()
     assert rounded.isfinite().all()
     assert (rounded - exact).abs().mean() < 0.1 * exact.abs().mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_gives_nearly_the_same_features(expert, clips, dtype):
+    exact = expert(clips)["last_hidden_state"]
+    rounded = copy.deepcopy(expert).to(dtype)(clips)["last_hidden_state"]
+    assert rounded.dtype == dtype
+    assert (rounded.float() - exact).norm() < 0.05 * exact.norm()
 
 
 def test_it_is_built_again_from_its_arguments(expert, clips):

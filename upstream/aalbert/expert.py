@@ -18,4 +18,4 @@ def build_pretraining(config: PretrainConfig, experiment: Any) -> Any:
     """The LightningModule that pretrains Audio ALBERT as `config` says and writes to `experiment`."""
     from mynah.utility.acoustic.pretraining import AcousticPretraining  # training only: imports lightning
 
-    return AcousticPretraining("aalbert", AudioAlbert(config.model, config.features), config, experiment)
+    return AcousticPretraining("aalbert", AudioAlbert(config), config, experiment)

@@ -12,7 +12,7 @@ from mynah.utility.configuration.load import to_plain
 from mynah.utility.configuration.options import flat_options
 from mynah.utility.errors import UserError
 
-from .model import EXTRACTORS
+from .model import BASELINES, build_front_end
 
 
 class UpstreamExpert(SpeechUpstream):
@@ -26,17 +26,18 @@ class UpstreamExpert(SpeechUpstream):
     def __init__(self, name: str, config: Any):
         super().__init__()
         self.name, self.config = name, config
-        self.extractor = EXTRACTORS[name][1](config)
-        self.hidden_size = self.extractor.size * (config.num_deltas + 1)
-        self.samples_per_position, self.min_samples = self.extractor.hop, self.extractor.min_samples
+        self.front_end, self.feature = build_front_end(name, config)
+        self.hidden_size = self.front_end.num_bins(self.feature) * (config.num_deltas + 1)
+        framing = self.front_end.framing
+        self.samples_per_position, self.min_samples = framing.hop, framing.min_samples
         # Kaldi's features have no tensors of their own; this one tells `device` where the module was moved.
         self.register_buffer("place", torch.empty(0), persistent=False)
 
     def encode(self, wavs: Tensor, lengths: Tensor) -> tuple[tuple[Tensor], Tensor]:
         """wavs: (B, T) float32, lengths: (B,) -> ((B, F, hidden_size),), (B,) frames, in float32."""
         with torch.autocast(wavs.device.type, enabled=False):
-            features, frames = self.extractor(wavs, lengths)
-            features = add_deltas(features, frames, self.config.num_deltas)
+            spectra, frames = self.front_end(wavs, lengths)
+            features = add_deltas(self.front_end.feature(spectra, self.feature), frames, self.config.num_deltas)
             if self.config.cmvn:
                 features = utterance_cmvn(features, frames)
         return (features,), frames
@@ -52,5 +53,4 @@ def build(name: str, ckpt: str | None, config: str | Path | None, overrides: dic
     """
     if ckpt is not None:
         raise UserError(f"{name} has no weights, so it cannot load {ckpt}; leave ckpt= (-k) out")
-    schema, _ = EXTRACTORS[name]
-    return UpstreamExpert(name, flat_options(schema, config, overrides, name))
+    return UpstreamExpert(name, flat_options(BASELINES[name][0], config, overrides, name))

@@ -10,13 +10,7 @@ from mynah.utility.albert.masked_captions import CaptionMaskingConfig
 from mynah.utility.albert.sparse_attention import RESIZINGS
 from mynah.utility.captions.corpus import CaptionCorpusConfig
 from mynah.utility.configuration.sections import Section, one_of, rules
-from mynah.utility.training.config import (
-    CheckpointConfig,
-    ClipLoaderConfig,
-    OptimizerConfig,
-    SchedulerConfig,
-    SharedConfig,
-)
+from mynah.utility.training import config as training
 
 from .video_swin import VideoSwinConfig
 
@@ -91,14 +85,14 @@ class LossConfig(Section):
     """Weight of the sparse attention's sparsity."""
 
 
-class BackboneOptimizerConfig(OptimizerConfig):
+class BackboneOptimizerConfig(training.OptimizerConfig):
     """Video Swin learns more slowly than the rest."""
 
     backbone_factor: float = Field(0.05, ge=0)
     """The backbone's learning rate over `lr`."""
 
 
-class PretrainConfig(ModelSection, SharedConfig):
+class PretrainConfig(ModelSection, training.PretrainConfig):
     """The whole of pretrain_config.yaml."""
 
     demo_data: ClassVar[str] = "clips of moving shapes made for it"
@@ -110,10 +104,8 @@ class PretrainConfig(ModelSection, SharedConfig):
     masking: CaptionMaskingConfig = Field(default_factory=CaptionMaskingConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
     datarc: ClipsConfig = Field(default_factory=ClipsConfig)
-    dataloader: ClipLoaderConfig = Field(default_factory=ClipLoaderConfig)
+    dataloader: training.ClipLoaderConfig = Field(default_factory=training.ClipLoaderConfig)
     optimizer: BackboneOptimizerConfig = Field(default_factory=BackboneOptimizerConfig)
-    scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig)
-    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
 
     @rules
     def _captions_fit(self) -> Iterable[str | None]:
@@ -123,17 +115,17 @@ class PretrainConfig(ModelSection, SharedConfig):
                 f"{self.model.albert.max_position_embeddings} (model.albert.max_position_embeddings)"
             )
 
+    def needs_max_steps(self) -> bool:
+        return self.epochs is None
+
     def settled_keys(self) -> list[str]:
-        """What a run finds out for itself when it begins, whatever the configuration says."""
         found = [name for name in AlbertConfig.model_fields if name not in OWN_FIELDS]
         return [f"model.albert.{name}" for name in (found if self.init.albert else ("vocab_size", "pad_token_id"))]
 
     def has_data(self) -> bool:
-        """Whether a corpus is named; without, the demo recipe runs."""
         return bool(self.datarc.file_path)
 
     def use_demo_data(self) -> None:
-        """Take the demo corpus, making it if need be."""
         from mynah.utility.demo.video import demo_vatex  # encodes video
 
         self.datarc.file_path = str(demo_vatex())

@@ -139,7 +139,7 @@ class VideoCaptionPretraining(PretrainingModule):
         error, right, count = self.trainer.strategy.reduce(self.val_sums, reduce_op="sum").tolist()
         if not count:
             raise UserError(f"none of the {len(self.held_out)} held-out clips could be read; see {self.skipped}")
-        self.note_val_loss(error / count)
+        self.report_val_loss(error / count)
         self.log("val_accuracy", right / count, prog_bar=True)
 
     def _predict(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:

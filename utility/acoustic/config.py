@@ -1,20 +1,26 @@
 """The configuration of masked acoustic pretraining: the schema of aalbert's and mockingjay's YAML."""
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from pydantic import Field
 
+from mynah.utility.acoustic.features import AcousticFeaturesConfig
 from mynah.utility.acoustic.masking import MaskingConfig
-from mynah.utility.acoustic.model import AcousticEncoderConfig, AcousticFeaturesConfig
+from mynah.utility.acoustic.objectives import ObjectiveConfig
 from mynah.utility.audio.corpus import CorpusConfig
-from mynah.utility.configuration.sections import Section
-from mynah.utility.training.config import (
-    CheckpointConfig,
-    LoaderConfig,
-    OptimizerConfig,
-    SchedulerConfig,
-    SharedConfig,
-)
+from mynah.utility.configuration.sections import Section, rules
+from mynah.utility.nn.encoder import EncoderConfig
+from mynah.utility.training.config import LoaderConfig, PretrainConfig
+
+
+class AcousticEncoderConfig(EncoderConfig):
+    """The encoder and how frames enter it."""
+
+    frames_per_position: int = Field(3, ge=1)
+    """Consecutive frames stacked into one position."""
+    mask_token: bool = True
+    """Whether a learned vector is added to zeroed positions."""
 
 
 class AcousticConfig(Section):
@@ -22,6 +28,13 @@ class AcousticConfig(Section):
 
     model: AcousticEncoderConfig = Field(default_factory=AcousticEncoderConfig)
     features: AcousticFeaturesConfig = Field(default_factory=AcousticFeaturesConfig)
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
+
+    @rules
+    def _objective_fits_the_features(self) -> Iterable[str | None]:
+        name = self.objective.name
+        for problem in type(self.objective).REGISTRY[name].misfits(getattr(self.objective, name), self.features):
+            yield problem and f"objective.{name}.{problem}"
 
 
 class LoggingConfig(Section):
@@ -31,7 +44,7 @@ class LoggingConfig(Section):
     """Spectrograms and attention maps to tensorboard that often; 0 for none."""
 
 
-class AcousticPretrainConfig(AcousticConfig, SharedConfig):
+class AcousticPretrainConfig(AcousticConfig, PretrainConfig):
     """The whole of pretrain_config.yaml."""
 
     demo_data: ClassVar[str] = "speech made by eSpeak NG"
@@ -39,17 +52,12 @@ class AcousticPretrainConfig(AcousticConfig, SharedConfig):
     masking: MaskingConfig = Field(default_factory=MaskingConfig)
     datarc: CorpusConfig = Field(default_factory=CorpusConfig)
     dataloader: LoaderConfig = Field(default_factory=LoaderConfig)
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
-    scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig)
-    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     logging: LoggingConfig = Field(default_factory=LoggingConfig)
 
     def has_data(self) -> bool:
-        """Whether any corpus is named; without, the demo recipe runs."""
         return bool(self.datarc.file_path)
 
     def use_demo_data(self) -> None:
-        """Take the demo corpus, making it if need be."""
         from mynah.utility.demo.speech import demo_librispeech  # loads the eSpeak NG library
 
         self.datarc.file_path = {"demo": str(demo_librispeech())}

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from mynah.utility.acoustic.features import Positions
 from mynah.utility.acoustic.masking import MaskingConfig, batch_mask_plans, draw_mask_plan
-from mynah.utility.acoustic.model import AcousticModel
 from mynah.utility.audio.corpus import SpeechDataset
 from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.nn.padding import pad_signals
@@ -18,12 +18,13 @@ MASK_STREAM = 1
 
 
 class MaskedSpeechDataset(Dataset):
-    """Crops and their mask plans; both depend on the seed, the pass and the utterance alone."""
+    """Crops and their mask plans; both depend on the seed, the pass and the utterance alone.
 
-    def __init__(self, speech: SpeechDataset, model: AcousticModel, masking: MaskingConfig):
-        self.speech, self.masking = speech, masking
-        self.num_positions, self.num_bins = model.num_positions, model.num_input_bins
-        self.min_samples = model.min_samples
+    It holds nothing of the model, because a spawned worker is sent a copy of it.
+    """
+
+    def __init__(self, speech: SpeechDataset, positions: Positions, num_bins: int, masking: MaskingConfig):
+        self.speech, self.positions, self.num_bins, self.masking = speech, positions, num_bins, masking
 
     def __len__(self) -> int:
         return len(self.speech)
@@ -32,11 +33,11 @@ class MaskedSpeechDataset(Dataset):
         item = self.speech[key]
         if item["signal"] is None:
             return item
-        if len(item["signal"]) < self.min_samples:  # what trimming the silence left
+        if len(item["signal"]) < self.positions.min_samples:  # what trimming the silence left
             return {**item, "signal": None, "error": f"too short: {len(item['signal'])} samples after trimming"}
         generator = np.random.default_rng([*item["rng_key"], MASK_STREAM])
-        positions = self.num_positions(len(item["signal"]))
-        return {**item, "plan": draw_mask_plan(positions, self.num_bins, self.masking, generator)}
+        count = self.positions.count(len(item["signal"]))
+        return {**item, "plan": draw_mask_plan(count, self.num_bins, self.masking, generator)}
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:

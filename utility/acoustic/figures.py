@@ -1,4 +1,4 @@
-"""Pictures of masked reconstruction: spectrograms side by side, and attention maps."""
+"""Pictures of pretraining: the input, what the objective draws below it, and attention maps."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from mynah.utility.acoustic.masking import MaskPlan
 from mynah.utility.acoustic.model import AcousticModel
 
 
-class ReconstructionPictures(Callback):
+class ObjectivePictures(Callback):
     """Every so many optimizer steps, draws the first held-out utterance to tensorboard and to pictures/."""
 
     def __init__(self, every_n_steps: int):
@@ -37,7 +37,7 @@ class ReconstructionPictures(Callback):
         batch = module.transfer_batch_to_device(self.batch, module.device, 0)
         wavs, lengths, plan = batch["wavs"][:1], batch["lengths"][:1], batch["plan"]
         wavs = wavs[:, : int(lengths)]
-        positions = int(module.model.num_positions(lengths))
+        positions = int(module.model.positions.count(lengths))
         plan = MaskPlan(plan.target[:1, :positions], plan.source[:1, :positions], plan.band[:1])
         training = module.model.training
         module.model.eval()
@@ -46,7 +46,7 @@ class ReconstructionPictures(Callback):
         module.model.train(training)
         folder = trainer.loggers[0].root_dir
         for name, figure in (
-            ("reconstruction", draw_spectrograms(panels)),
+            (module.model.config.objective.name, draw_spectrograms(panels)),
             ("attention", draw_attentions(attentions)),
         ):
             trainer.logger.experiment.add_figure(name, figure, trainer.global_step)
@@ -58,17 +58,17 @@ def picture_data(
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
     """One utterance -> {title: (frames, bins) spectrogram} and one (heads, N, N) attention map a layer.
 
-    wavs: (1, T), lengths: (1,), plan: of (1, N). The reconstruction covers all positions, masked or not.
+    wavs: (1, T), lengths: (1,), plan: of (1, N). Predictions cover all positions, masked or not.
     """
-    power, frames = model.spectrogram(wavs, lengths)
-    content = model.stacked_features(power, frames, model.features.input)
-    panels = {"input": content, "masked input": plan.show(content)}
-    states, _, attentions = model.encode(content, model.num_positions(lengths), plan, return_attentions=True)
-    for target in model.features.targets:
-        truth = model.stacked_features(power, frames, target)
-        panels[f"reconstruction ({target.feature})"] = model.heads[target.feature](states[-1]).view_as(truth)
-        panels[f"target ({target.feature})"] = truth
-    panels = {title: panel[0].flatten(0, 1).float().cpu() for title, panel in panels.items()}
+    spectra, frames = model.features(wavs, lengths)
+    content = model.features.stacked(spectra, frames, model.config.features.input)
+    states, _, attentions = model.encode(content, model.positions.count(lengths), plan, return_attentions=True)
+    panels = {
+        "input": content[0].flatten(0, 1),
+        "masked input": plan.show(content)[0].flatten(0, 1),
+        **model.objective.panels(model.features, spectra, frames, states[-1][0]),
+    }
+    panels = {title: panel.float().cpu() for title, panel in panels.items()}
     return panels, [attention[0].float().cpu() for attention in attentions]
 
 

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torchaudio.functional import compute_deltas, melscale_fbanks
 
 from mynah.utility.audio.files import SAMPLE_RATE
+from mynah.utility.audio.front_end import Framing, FrontEnd
 from mynah.utility.configuration.sections import Section, rules
 from mynah.utility.nn.padding import lengths_to_mask
 
@@ -59,20 +60,25 @@ class SpectrogramConfig(Section):
             yield f"n_fft: must be at least the window ({self.window} samples), got {self.n_fft}"
 
 
-class Spectrogram(nn.Module):
-    """Power spectrograms of a padded batch, and their mel and log forms.
+class Spectrogram(FrontEnd):
+    """Power spectrograms of a padded batch, and their mel and linear logarithms.
 
     `torch.stft` would centre the window of `window` samples in `n_fft` points and multiply the rest by zero; here
     only the `window` samples are cut out and the transform pads them. The power is the same (a shift changes the
     phase alone), a fifth of the samples are read, and the reflection need only reach half a window.
     """
 
+    Config = SpectrogramConfig
+    FEATURES = ("mel", "linear")
+
     def __init__(self, config: SpectrogramConfig):
         super().__init__()
         self.n_fft, self.window_length, self.hop = config.n_fft, config.window, config.hop
         self.reach = self.window_length // 2
+        # The shortest utterance that can be reflected at its ends and has a standard deviation.
+        self.framing = Framing(hop=config.hop, first=0, min_samples=max(self.reach + 1, config.hop))
         num_bins = config.n_fft // 2 + 1
-        self.num_bins, self.num_mels = num_bins, config.n_mels
+        self.sizes = {"mel": config.n_mels, "linear": num_bins}
         filters = melscale_fbanks(
             num_bins,
             0.0,
@@ -85,27 +91,23 @@ class Spectrogram(nn.Module):
         self.register_buffer("hann", torch.hann_window(self.window_length, periodic=True), persistent=False)
         self.register_buffer("mel_filters", filters, persistent=False)
 
-    @property
-    def min_samples(self) -> int:
-        """The shortest utterance that can be reflected at its ends and has a standard deviation."""
-        return max(self.reach + 1, self.hop)
-
-    def num_frames(self, samples: Tensor | int) -> Tensor | int:
-        """Frames of an utterance of that many samples: 1 + samples // hop."""
-        return 1 + samples // self.hop
+    def num_bins(self, feature: str) -> int:
+        return self.sizes[feature]
 
     def forward(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """wavs: (B, T) float32, zeros beyond lengths: (B,) int64 samples, each at least `min_samples`.
+        """wavs: (B, T) float32, zeros beyond lengths: (B,) int64 samples, each at least `framing.min_samples`.
 
         Returns the power spectrogram (B, F, n_fft // 2 + 1) float32 with F = 1 + T // hop, and the (B,) int64 valid
-        frames. Frames beyond them hold whatever padding gives. Always computed in float32: half precision
-        has neither the range nor, after the logarithm, the resolution.
+        frames. Frames beyond them hold whatever padding gives.
         """
         with torch.autocast(wavs.device.type, enabled=False):
             frames = self._reflect(wavs.float(), lengths).unfold(1, self.window_length, self.hop)
             spectrum = torch.fft.rfft(frames * self.hann, n=self.n_fft)
             power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
-        return power, self.num_frames(lengths)
+        return power, self.framing.num_frames(lengths)
+
+    def feature(self, spectra: Tensor, feature: str) -> Tensor:
+        return self.log_mel(spectra) if feature == "mel" else self.log_linear(spectra)
 
     def log_linear(self, power: Tensor) -> Tensor:
         """(B, F, bins) power -> (B, F, bins) log power."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 RULE = "rule"
@@ -80,3 +80,14 @@ def shown(value: Any) -> str:
     kind = {dict: "a mapping ", list: "a list "}.get(type(value), "")
     text = repr(value)
     return kind + (text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def sections_of(registry: Mapping[str, Any]) -> type[Section]:
+    """A section that holds, under the name of each class of a registry, the section `Config` of that class.
+
+    The registry itself is its attribute REGISTRY.
+    """
+    fields = {name: (one.Config, Field(default_factory=one.Config)) for name, one in registry.items()}
+    sections = create_model("Sections", __base__=Section, **fields)
+    sections.REGISTRY = registry
+    return sections

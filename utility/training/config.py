@@ -1,8 +1,9 @@
 """The configuration sections that pretraining and downstream training share."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
@@ -105,26 +106,56 @@ class SharedConfig(Section):
 
     @rules
     def _length_is_given(self) -> Iterable[str | None]:
-        if getattr(self, "epochs", None) is None and "max_steps" not in self.trainer:
+        if self.needs_max_steps() and "max_steps" not in self.trainer:
             yield "trainer.max_steps: missing; give the number of optimizer steps"
+
+    def needs_max_steps(self) -> bool:
+        """Whether nothing else says how long the run is."""
+        return True
+
+    def settled_keys(self) -> list[str]:
+        """The keys that a run finds out for itself when it begins, whatever the configuration says of them."""
+        return []
+
+
+class PretrainConfig(SharedConfig, ABC):
+    """Base of every `PretrainConfig` of an upstream's expert.py; the subclass adds `model`, `datarc` and so on."""
+
+    demo_data: ClassVar[str]
+    """What the demo recipe is trained on, for a message."""
+
+    dataloader: LoaderConfig = Field(default_factory=LoaderConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+
+    @abstractmethod
+    def has_data(self) -> bool:
+        """Whether a corpus is named; without, the demo recipe runs (the section `demo` of the YAML file)."""
+
+    @abstractmethod
+    def use_demo_data(self) -> None:
+        """Take the demo corpus, making it if need be."""
 
 
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate")
+ARCHITECTURE = ("model", "features", "objective")
+"""The sections that weights depend on."""
 MAY_CHANGE = (*DROPOUTS, "gradient_checkpointing", "cache_gib", "zeroed", "sparse_weight", "sparse_resizing")
-"""Of the sections `model` and `features`, what weights that are trained do not depend on."""
+"""Of these sections, what weights that are trained do not depend on."""
 
 
 def refuse_other_model(config: Any, plain: dict[str, Any], source: Path) -> None:
     """Raise UserError where weights that are trained would be used in another model than they were trained in.
 
     config: of the run that goes on with the checkpoint `source`, or uses it; plain: the one that it was written with.
-    What `config.settled_keys()` names, if there is such a method, is the checkpoint's own in any case.
+    What `config.settled_keys()` names is the checkpoint's own in any case.
     """
-    settled = tuple(config.settled_keys()) if hasattr(config, "settled_keys") else ()
+    settled = tuple(config.settled_keys())
     given = to_plain(config)
     changed = [
         f"{key}={value}"
-        for section in ("model", "features")
+        for section in ARCHITECTURE
         for key, value in _differences(given.get(section), plain.get(section), section)
         if key.rpartition(".")[2] not in MAY_CHANGE and not f"{key}.".startswith(tuple(f"{one}." for one in settled))
     ]

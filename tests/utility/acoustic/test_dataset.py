@@ -8,9 +8,10 @@ import soundfile
 import torch
 
 from mynah.utility.acoustic.dataset import MaskedSpeechDataset, collate
+from mynah.utility.acoustic.features import Positions
 from mynah.utility.acoustic.masking import MaskingConfig
-from mynah.utility.acoustic.model import AcousticEncoderConfig, AcousticFeaturesConfig, AcousticModel
 from mynah.utility.audio.corpus import SpeechDataset, Utterance
+from mynah.utility.audio.front_end import Framing
 
 LENGTHS = [9000, 4000, 20000]
 
@@ -26,9 +27,8 @@ def dataset(tmp_path: Path) -> MaskedSpeechDataset:
 
 
 def build(utterances: list[Utterance], max_samples: int = 8000) -> MaskedSpeechDataset:
-    encoder = AcousticEncoderConfig(num_hidden_layers=1, hidden_size=16, num_attention_heads=2, intermediate_size=16)
-    model = AcousticModel(encoder, AcousticFeaturesConfig())
-    return MaskedSpeechDataset(SpeechDataset(utterances, max_samples, seed=3), model, MaskingConfig())
+    positions = Positions(Framing(hop=160, first=0, min_samples=201), frames_per_position=3)
+    return MaskedSpeechDataset(SpeechDataset(utterances, max_samples, seed=3), positions, 160, MaskingConfig())
 
 
 def test_an_item_is_a_function_of_its_key(dataset):

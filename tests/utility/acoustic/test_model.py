@@ -9,10 +9,11 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from mynah.utility.acoustic.config import AcousticPretrainConfig
+from mynah.utility.acoustic.config import AcousticConfig, AcousticEncoderConfig, AcousticPretrainConfig
+from mynah.utility.acoustic.features import FeatureConfig
 from mynah.utility.acoustic.masking import MaskingConfig, MaskPlan, batch_mask_plans, draw_mask_plan
-from mynah.utility.acoustic.model import AcousticEncoderConfig, AcousticFeaturesConfig, AcousticModel, FeatureConfig
-from mynah.utility.acoustic.model import reconstruction_loss as loss_of
+from mynah.utility.acoustic.model import AcousticModel
+from mynah.utility.acoustic.reconstruction import ReconstructionConfig
 from mynah.utility.configuration.load import load_config
 from mynah.utility.configuration.problems import validate
 from mynah.utility.nn.encoder import sinusoid_positions
@@ -46,7 +47,7 @@ def tiny_model(recipe: str) -> AcousticModel:
     options = [*TINY, "initializer_range=0.2", f"num_hidden_groups={1 if recipe == 'aalbert' else 2}"]
     config = load_config(AcousticPretrainConfig, files=[file], overrides=[f"model.{option}" for option in options])
     torch.manual_seed(0)
-    model = AcousticModel(config.model, config.features).eval()
+    model = AcousticModel(config).eval()
     if model.mask_token is not None:
         torch.nn.init.normal_(model.mask_token)
     return model
@@ -57,7 +58,7 @@ def draw_plan(model: AcousticModel, signals: list[Tensor], **fields) -> MaskPlan
     return batch_mask_plans(
         [
             draw_mask_plan(
-                model.num_positions(len(signal)), model.num_input_bins, config, np.random.default_rng(seed)
+                model.positions.count(len(signal)), model.num_input_bins, config, np.random.default_rng(seed)
             )
             for seed, signal in enumerate(signals)
         ]
@@ -83,7 +84,7 @@ def predictions_alone(model: AcousticModel, recipe: str, signal: Tensor, masked:
     if recipe == "aalbert":
         x[masked] += model.mask_token
     states, _ = model.encoder(model.input_norm(x + sinusoid_positions(count, 16))[None])
-    return {name: head(states[-1][0]) for name, head in model.heads.items()}
+    return {name: head(states[-1][0]) for name, head in model.objective.heads.items()}
 
 
 def loss_by_loops(model: AcousticModel, recipe: str, signals: list[Tensor], plan: MaskPlan) -> float:
@@ -112,7 +113,7 @@ def test_loss_equals_loops_over_utterances_positions_and_bins(signals, recipe):
     model = tiny_model(recipe)
     plan = draw_plan(model, signals)
     with torch.no_grad():
-        actual = loss_of(model.reconstruct(*pad_signals(signals), plan), STACKING[recipe], plan.target.sum())
+        actual = model.loss(*pad_signals(signals), plan)
         expected = loss_by_loops(model, recipe, signals, plan)
     assert actual.item() == pytest.approx(expected, rel=1e-4)
 
@@ -121,10 +122,11 @@ def test_loss_equals_loops_over_utterances_positions_and_bins(signals, recipe):
 def test_heads_see_the_masked_positions_only(signals, recipe):
     model = tiny_model(recipe)
     plan = draw_plan(model, signals)
-    outputs = model.reconstruct(*pad_signals(signals), plan)
+    predictions, truths = model.predict(*pad_signals(signals), plan)
     bins = {"aalbert": {"linear": 1024}, "mockingjay": {"mel": 80, "linear": 1024}}[recipe]
-    assert list(outputs) == list(bins)
-    for name, (prediction, truth) in outputs.items():
+    assert list(predictions) == list(truths) == list(bins)
+    for name, truth in truths.items():
+        prediction = predictions[name]
         assert prediction.shape == truth.shape == (plan.target.sum(), STACKING[recipe] * bins[name])
         assert prediction.requires_grad
         assert not truth.requires_grad
@@ -138,8 +140,8 @@ def test_loss_of_shares_is_the_loss_of_the_whole(signals):
     losses = []
     for rows, count in zip(([0, 1, 2], [0], [1, 2]), (counts[0], *[counts[0] / 2] * 2), strict=True):
         wavs, lengths = pad_signals([signals[row] for row in rows])
-        share = batch_mask_plans([part_of(plan, row, model.num_positions(len(signals[row]))) for row in rows])
-        losses.append(loss_of(model.reconstruct(wavs, lengths, share), 2, count).item())
+        share = batch_mask_plans([part_of(plan, row, model.positions.count(len(signals[row]))) for row in rows])
+        losses.append(model.loss(wavs, lengths, share, count).item())
     assert counts[1] != counts[2]
     assert losses[0] == pytest.approx((losses[1] + losses[2]) / 2, rel=1e-5)
 
@@ -151,7 +153,7 @@ def part_of(plan: MaskPlan, row: int, count: int) -> MaskPlan:
 def test_nothing_masked_is_no_loss_rather_than_nan(signals):
     model = tiny_model("aalbert")
     plan = draw_plan(model, signals, mask_proportion=0.0)
-    loss = loss_of(model.reconstruct(*pad_signals(signals), plan), 3, plan.target.sum())
+    loss = model.loss(*pad_signals(signals), plan)
     assert loss.item() == 0
     loss.backward()
 
@@ -163,7 +165,7 @@ def test_what_is_masked_is_not_seen(signals, recipe):
     _, lengths = pad_signals(signals)
     content = torch.randn(*plan.target.shape, STACKING[recipe], model.num_input_bins)
     other = torch.where(plan.target[:, :, None, None], torch.randn_like(content), content)
-    positions = model.num_positions(lengths)
+    positions = model.positions.count(lengths)
     (hidden, _, _), (hidden_of_other, _, _) = (model.encode(x, positions, plan) for x in (content, other))
     for state, state_of_other in zip(hidden, hidden_of_other, strict=True):
         assert torch.equal(state, state_of_other)
@@ -186,7 +188,7 @@ def test_the_mask_token_is_added_to_zeroed_positions_alone(signals):
 def test_every_weight_that_pretraining_uses_receives_a_gradient(signals, recipe):
     model = tiny_model(recipe).train()
     plan = draw_plan(model, signals)
-    loss_of(model.reconstruct(*pad_signals(signals), plan), STACKING[recipe], plan.target.sum()).backward()
+    model.loss(*pad_signals(signals), plan).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
@@ -211,12 +213,15 @@ def test_hidden_state_0_is_the_embedded_input_by_hand(signals, recipe):
 @pytest.mark.parametrize("recipe", STACKING)
 def test_the_shortest_waveform_gives_one_position(recipe):
     model = tiny_model(recipe)
-    for samples, count in ((model.min_samples, 1), (model.samples_per_position * 5, 5)):
+    for samples, count in ((model.positions.min_samples, 1), (model.positions.samples_per_position * 5, 5)):
         states, positions, _ = model(*pad_signals([voice(samples, 1)]))
         assert positions.tolist() == [count]
         assert states[-1].shape == (1, count, 16)
         assert states[-1].isfinite().all()
-    assert model.num_positions(model.min_samples - 1) == 0 or model.min_samples == model.spectrogram.min_samples
+    assert (
+        model.positions.count(model.positions.min_samples - 1) == 0
+        or model.positions.min_samples == model.features.front_end.framing.min_samples
+    )
 
 
 def test_attention_maps_are_distributions_over_valid_positions(signals):
@@ -233,10 +238,11 @@ def test_attention_maps_are_distributions_over_valid_positions(signals):
     ("schema", "values", "keys"),
     [
         (AcousticEncoderConfig, {"frames_per_position": 0}, ["frames_per_position"]),
-        (FeatureConfig, {"feature": "mfcc", "num_deltas": 3}, ["feature", "num_deltas"]),
-        (AcousticFeaturesConfig, {"targets": []}, ["targets"]),
-        (AcousticFeaturesConfig, {"targets": [{}, {}]}, ["targets"]),
-        (AcousticFeaturesConfig, {}, []),
+        (FeatureConfig, {"feature": "mffc", "num_deltas": 3}, ["feature", "num_deltas"]),
+        (ReconstructionConfig, {"targets": []}, ["targets"]),
+        (ReconstructionConfig, {"targets": [{}, {}]}, ["targets"]),
+        (AcousticConfig, {}, []),
+        (AcousticConfig, {"features": {"front_end": "fbank"}}, ["features.input.feature"]),
     ],
 )
 def test_impossible_models_are_named(schema, values, keys):

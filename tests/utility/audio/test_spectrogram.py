@@ -201,7 +201,7 @@ def test_padding_never_changes_a_frame(signals, feature):
 
 def test_the_shortest_utterance_is_reflected_like_torchaudio(signals):
     front_end = Spectrogram(SpectrogramConfig(n_fft=400))
-    shortest = voice(front_end.min_samples, 3)
+    shortest = voice(front_end.framing.min_samples, 3)
     reference = torchaudio.transforms.Spectrogram(n_fft=400, win_length=400, hop_length=160, power=2)
     power, frames = front_end(*pad_signals([signals[0], shortest]))
     assert_close_to_peak(power[1, : frames[1]], reference(shortest).T, 1e-5)

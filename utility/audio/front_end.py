@@ -1,0 +1,64 @@
+"""The contract of front ends: waveforms in, spectral features by frames out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mynah.utility.configuration.sections import Section
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Where frames lie in a waveform. It is small, so that workers can count frames without the front end."""
+
+    hop: int
+    """Samples from one frame to the next."""
+    first: int
+    """Samples that the first frame needs: 0 where it is centred on the first sample, else the window."""
+    min_samples: int
+    """The shortest waveform that can be framed."""
+
+    def num_frames(self, samples: Tensor | int) -> Tensor | int:
+        """Frames of a waveform of that many samples, `min_samples` or more."""
+        return 1 + (samples - self.first) // self.hop
+
+    def samples_of(self, frames: int) -> int:
+        """The shortest waveform that gives that many frames."""
+        return max(self.min_samples, self.first + (frames - 1) * self.hop)
+
+
+class FrontEnd(nn.Module, ABC):
+    """Base of every front end. A subclass is one line in `front_ends.py`.
+
+    It computes in float32 whatever precision the model around it has: half precision has neither the range nor, after
+    the logarithm, the resolution.
+    """
+
+    Config: ClassVar[type[Section]]
+    FEATURES: ClassVar[tuple[str, ...]]
+    """The names of the features that it gives."""
+    framing: Framing
+
+    @abstractmethod
+    def num_bins(self, feature: str) -> int:
+        """Values of a frame of that feature."""
+
+    @abstractmethod
+    def forward(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """wavs: (B, T) float32, zeros beyond lengths: (B,) int64 samples, each at least `framing.min_samples`.
+
+        Returns what all its features are made of, (B, F, ...) float32, and the (B,) int64 valid frames. What stands
+        in the frames beyond them is up to the subclass.
+        """
+
+    @abstractmethod
+    def feature(self, spectra: Tensor, feature: str) -> Tensor:
+        """spectra: what `forward` returned -> the feature of that name, (B, F, num_bins(feature)) float32."""
+
+    def _apply(self, change: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Follow the model to another device, but stay in float32 when it is made `.half()`."""
+        return super()._apply(lambda tensor: tensor.to(change(torch.empty_like(tensor)).device), recurse)
