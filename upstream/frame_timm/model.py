@@ -62,9 +62,9 @@ class FrameBackbone(nn.Module):
         self.feature_size = self._probe()
 
     def forward(self, frames: Tensor) -> Tensor:
-        """frames: (B, 3, S, S) float32, normalized by ImageNet's mean and deviation -> (B, feature_size) float32."""
+        """frames: (B, 3, S, S), normalized by ImageNet's mean and deviation -> (B, feature_size) of that type."""
         features = self.backbone.forward_features(frames * self.scale + self.shift)
-        return self._mean_over_space(features).float()
+        return self._mean_over_space(features).to(frames.dtype)
 
     def _mean_over_space(self, features: Tensor) -> Tensor:
         if features.dim() == 3:  # tokens (B, N, D): those of no place (class, registers) before a square of others
