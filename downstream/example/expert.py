@@ -13,7 +13,7 @@ from mynah.downstream import interfaces
 from mynah.utility.audio.corpus import Utterance, scan_corpora
 from mynah.utility.audio.labelled import LabelledSpeech
 from mynah.utility.configuration.sections import Section, rules
-from mynah.utility.data.label_table import LabelledFile, read_label_table
+from mynah.utility.data.tables import LabelledFile, read_label_table
 from mynah.utility.demo.speech import demo_labels
 from mynah.utility.errors import UserError
 from mynah.utility.evaluation.classification import (

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from mynah.utility.audio.durations import measure_lengths
 from mynah.utility.audio.files import SAMPLE_RATE, UnreadableAudio, find_audio, read_audio, trim_silence
 from mynah.utility.configuration.sections import Section, rules
-from mynah.utility.data.manifest import is_manifest, read_manifest
 from mynah.utility.data.splits import held_out_indices
+from mynah.utility.data.tables import is_table, read_manifest
 from mynah.utility.errors import UserError
 from mynah.utility.storage import write_atomically
 
@@ -174,7 +174,7 @@ class SpeechDataset(Dataset):
 def _paths_of_corpus(corpus: str, root: Path) -> list[str]:
     """Absolute, sorted, each once."""
     try:
-        if is_manifest(root) and not root.is_dir():
+        if is_table(root) and not root.is_dir():
             return sorted({row["path"] for row in read_manifest(root)})
         if root.is_file():
             raise UserError(f"not a folder: {root}; give a folder, or a .csv or .tsv manifest with a column 'path'")

@@ -1,13 +1,12 @@
 """Files that tell what is to be seen in which video: VATEX's JSON, and plain tables of video and caption."""
 
-import csv
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from mynah.utility.configuration.sections import shown
-from mynah.utility.data.manifest import DELIMITERS, is_manifest
+from mynah.utility.data.tables import is_table, read_table
 from mynah.utility.errors import UserError
 
 log = logging.getLogger("mynah")
@@ -29,7 +28,13 @@ def read_captions(path: Path, language: str) -> dict[str, list[str]]:
     Raises UserError for a file that is missing, not of FORMATS, incomplete, or without captions in the language.
     """
     path = Path(path)
-    rows = _table_rows(path) if is_manifest(path) else _json_rows(path, language)
+    if is_table(path):
+        rows = [
+            (row["video"], row["caption"])
+            for row in read_table(path, ("video", "caption"), "captions", may_be_empty=["caption"])
+        ]
+    else:
+        rows = _json_rows(path, language)
     captions: dict[str, list[str]] = {}
     for video, caption in rows:
         text = caption.encode("utf-8", "replace").decode()  # halves of surrogate pairs are no characters
@@ -40,36 +45,6 @@ def read_captions(path: Path, language: str) -> dict[str, list[str]]:
     if silent := list(dict.fromkeys(video for video, _ in rows if video not in captions)):
         log.warning("%s: %d videos have no captions and are left out, such as %s", path, len(silent), silent[0])
     return captions
-
-
-def _table_rows(path: Path) -> list[tuple[str, str]]:
-    delimiter = DELIMITERS[path.suffix.lower()]
-    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE  # a quote in a TSV is a character
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file, delimiter=delimiter, quoting=quoting, strict=True)
-            found = table.fieldnames or []
-            rows = list(table)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _unreadable(path, error) from error
-    if missing := [column for column in ("video", "caption") if column not in found]:
-        raise UserError(
-            f"{path} has no column {' and no column '.join(missing)}; its columns are {shown(', '.join(found))}; "
-            "its first line must name them"
-        )
-    named = [column for column in found if column]
-    if len(set(named)) < len(named):
-        raise UserError(f"{path} has two columns of the same name; its columns are {shown(', '.join(found))}")
-    for number, row in enumerate(rows, start=2):
-        if surplus := [value for value in row.get(None, ()) if value]:
-            advice = (
-                "a caption with commas must stand in double quotes" if delimiter == "," else "captions have no tabs"
-            )
-            columns = f"more values than the {len(found)} columns have room for, {shown(surplus[0])}"
-            raise UserError(f"{path}, row {number}: {columns}; {advice}")
-        if not row["video"] or row["caption"] is None:
-            raise UserError(f"{path}, row {number}: expected a video and a caption, got {shown(list(row.values()))}")
-    return [(row["video"], row["caption"]) for row in rows]
 
 
 def _json_rows(path: Path, language: str) -> list[tuple[str, str]]:

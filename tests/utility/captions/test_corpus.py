@@ -171,7 +171,7 @@ BAD_ANNOTATIONS = {
         "entry 0: video must be a text, it has only clip, text",
     ),
     "caption no text": ("a.json", '[{"video": "c", "caption": 3}]', "entry 0: caption must be a text, got 3"),
-    "no column": ("a.csv", "video,text\nc,x\n", "no column caption; its columns are 'video, text'"),
+    "no column": ("a.csv", "video,text\nc,x\n", "no column caption; its columns are video, text"),
     "two columns of a name": ("a.csv", "video,caption,caption\nc,x,y\n", "two columns of the same name"),
     "comma in a caption": (
         "a.csv",
@@ -182,7 +182,7 @@ BAD_ANNOTATIONS = {
     "open quote": ("a.csv", 'video,caption\nc,"x\nd,y\n', "not well-formed"),
     "too deep": ("a.json", "[" * 100000, "not well-formed"),
     "short row": ("a.csv", "video,caption\nc\n", "row 2"),
-    "no rows": ("a.tsv", "video\tcaption\n", "holds no captions"),
+    "no rows": ("a.tsv", "video\tcaption\n", "no rows"),
     "not UTF-8": ("a.csv", b"video,caption\nc,\xff\xfe\n", "not well-formed"),
 }
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mynah.utility.audio.corpus import scan_corpora
-from mynah.utility.data.label_table import LabelledFile, read_label_table
+from mynah.utility.data.tables import LabelledFile, read_label_table
 from mynah.utility.errors import UserError
 
 
@@ -36,7 +36,7 @@ def test_paths_are_those_of_the_scanned_utterances(spelled, tmp_path, monkeypatc
     [
         ("path,label,split\na.wav,x,train\nb.wav,y,valid\n", "row 3: the split is 'valid'.* train, dev, test"),
         ("path,label,split\na.wav,,train\n", "row 2: the label is empty"),
-        ("path,label,split\na.wav\n", "row 2: the split is None"),
+        ("path,label,split\na.wav\n", "row 2: the label and the split is empty"),
         ("path,label,split\na.wav,x,train\na.wav,y,dev\n", "row 3: .*a.wav is listed twice"),
         ("path,label,split\na.wav,x,train\nb.wav,x,dev\n", "at least two different labels"),
         ("path,label\na.wav,x\n", "no column split"),
