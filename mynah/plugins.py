@@ -39,6 +39,7 @@ EXTRAS = {
         "pycocoevalcap",
         "sentencepiece",
         "timm",
+        "tokenizers",
         "torchvision",
     ),
 }

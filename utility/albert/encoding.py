@@ -1,10 +1,12 @@
 """What ALBERT's and BERT's tokenizers have in common: the frame of special word pieces, pairs, and truncation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,46 @@ class SubwordTokenizer(ABC):
     def special_ids(self) -> frozenset[int]:
         """Padding, unknown, [CLS], [SEP] and [MASK]: what stands for no text."""
         return frozenset((self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id))
+
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        text_pair: str | Sequence[str] | None = None,
+        padding: bool = False,
+        truncation: bool = False,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+    ) -> dict[str, Any]:
+        """As Hugging Face's tokenizers are called: {"input_ids", "token_type_ids", "attention_mask"}.
+
+        Each a list for one text, a list of lists for several, and with return_tensors="pt" an int64 tensor (B, N),
+        which takes padding=True unless all are of one length. The models take them as they are: `model(**batch)`.
+        truncation: to max_length. Raises ValueError for another value of return_tensors and for texts and pairs of
+        different number.
+        """
+        if return_tensors not in (None, "pt"):
+            raise ValueError(f"return_tensors: expected 'pt' or None, got {return_tensors!r}")
+        if truncation and max_length is None:
+            raise ValueError("truncation=True needs max_length")
+        single = isinstance(text, str)
+        texts = [text] if single else list(text)
+        pairs = [text_pair] * len(texts) if text_pair is None or isinstance(text_pair, str) else list(text_pair)
+        if len(texts) != len(pairs) or (isinstance(text_pair, str) and not single):
+            raise ValueError(f"{len(texts)} texts, but {len(pairs)} pairs for them")
+        limit = max_length if truncation else None
+        encodings = [self.encode(*pair, max_length=limit) for pair in zip(texts, pairs, strict=True)]
+        longest = max((len(encoding.ids) for encoding in encodings), default=0) if padding else 0
+        batch: dict[str, Any] = {"input_ids": [], "token_type_ids": [], "attention_mask": []}
+        for encoding in encodings:
+            missing = max(longest - len(encoding.ids), 0)
+            batch["input_ids"].append(encoding.ids + [self.pad_id] * missing)
+            batch["token_type_ids"].append(encoding.type_ids + [0] * missing)
+            batch["attention_mask"].append([1] * len(encoding.ids) + [0] * missing)
+        if return_tensors == "pt":
+            if len({len(ids) for ids in batch["input_ids"]}) > 1:
+                raise ValueError("texts of different lengths make no tensor; give padding=True")
+            return {name: torch.tensor(rows, dtype=torch.int64) for name, rows in batch.items()}
+        return {name: rows[0] for name, rows in batch.items()} if single else batch
 
     def encode(self, text: str, pair: str | None = None, max_length: int | None = None) -> Encoding:
         """max_length: of the whole, special word pieces included; the longer of a pair is shortened first, at its

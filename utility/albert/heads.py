@@ -24,7 +24,7 @@ class PreTrainingOutput:
     """Sum of the losses whose labels were given; None without labels."""
     prediction_logits: Tensor
     """(B, N, vocab_size)."""
-    sentence_order_logits: Tensor
+    sop_logits: Tensor
     """(B, 2)."""
 
 
@@ -43,22 +43,22 @@ class AlbertForPreTraining(PretrainedFolder, nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        valid: Tensor | None = None,
+        attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
-        sentence_order_labels: Tensor | None = None,
+        sentence_order_label: Tensor | None = None,
     ) -> PreTrainingOutput:
-        """input_ids, valid, token_type_ids: as AlbertModel takes them. labels: (B, N) int64, the word piece that
-        belongs there, -100 where none was masked; sentence_order_labels: (B,) int64, 1 for swapped segments.
+        """input_ids, attention_mask, token_type_ids: as AlbertModel takes them. labels: (B, N) int64, the word piece
+        that belongs there, -100 where none was masked; sentence_order_label: (B,) int64, 1 for swapped segments.
         """
-        output = self.albert(input_ids, valid, token_type_ids)
+        output = self.albert(input_ids, attention_mask, token_type_ids)
         scores = self.predictions(output.last_hidden_state)
-        order = self.sentence_order(self.dropout(output.pooled))
+        order = self.sentence_order(self.dropout(output.pooler_output))
         losses = []
         if labels is not None:
             losses.append(mean_cross_entropy(scores.flatten(0, 1), labels.flatten()))
-        if sentence_order_labels is not None:
-            losses.append(F.cross_entropy(order, sentence_order_labels))
+        if sentence_order_label is not None:
+            losses.append(F.cross_entropy(order, sentence_order_label))
         return PreTrainingOutput(sum(losses) if losses else None, scores, order)
 
 
@@ -90,14 +90,14 @@ class AlbertForSequenceClassification(PretrainedFolder, nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        valid: Tensor | None = None,
+        attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> ClassificationOutput:
         """labels: (B,) int64, the class, by cross entropy; (B, num_labels) float, each in [0, 1] and independent of
         the others, by binary cross entropy; and where num_labels is 1, (B,) numbers, by squared error.
         """
-        logits = self.classifier(self.dropout(self.albert(input_ids, valid, token_type_ids).pooled))
+        logits = self.classifier(self.dropout(self.albert(input_ids, attention_mask, token_type_ids).pooler_output))
         return ClassificationOutput(None if labels is None else classification_loss(logits, labels), logits)
 
 
@@ -133,7 +133,7 @@ class AlbertForQuestionAnswering(PretrainedFolder, nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        valid: Tensor | None = None,
+        attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
@@ -141,7 +141,7 @@ class AlbertForQuestionAnswering(PretrainedFolder, nn.Module):
         """start_positions, end_positions: (B,) int64; one outside the text, as of an answer that was cut off, does
         not count.
         """
-        states = self.albert(input_ids, valid, token_type_ids).last_hidden_state
+        states = self.albert(input_ids, attention_mask, token_type_ids).last_hidden_state
         start, end = self.qa_outputs(states).unbind(-1)
         if start_positions is None or end_positions is None:
             return AnswerOutput(None, start, end)

@@ -116,6 +116,11 @@ def load_parts(model: nn.Module, weights: Weights, source: str | Path) -> None:
 def read_config(folder: str | Path) -> AlbertConfig:
     """The `config.json` of a folder."""
     path = Path(folder).expanduser() / "config.json"
+    if not path.parent.is_dir():
+        raise UserError(
+            f"{folder}: no such folder; expected one with config.json and weights. Models are not downloaded by "
+            f"their name: fetch it first (huggingface-cli download {folder} --local-dir FOLDER) and give FOLDER"
+        )
     if not path.is_file():
         raise UserError(f"{folder}: no config.json there; expected the folder of an ALBERT or BERT of Hugging Face")
     try:

@@ -23,7 +23,7 @@ class AlbertOutput:
     """H_0 (the embeddings, hidden_size wide) to H_L, each (B, N, hidden_size)."""
     attentions: tuple[Tensor, ...]
     """Attention maps (B, heads, N, N), one for every layer passed (L * inner_group_num); () unless asked for."""
-    pooled: Tensor | None
+    pooler_output: Tensor | None
     """(B, hidden_size), tanh of a linear layer over the last state of the first position; None without a pooler."""
 
     @property
@@ -45,16 +45,17 @@ class AlbertModel(PretrainedFolder, nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        valid: Tensor | None = None,
+        attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
-        return_attentions: bool = False,
+        output_attentions: bool = False,
     ) -> AlbertOutput:
-        """input_ids: (B, N) int64; valid: (B, N) bool, True where a position may be attended to (at least one of
-        every text), None where all may. token_type_ids, position_ids: see AlbertEmbeddings.
+        """input_ids: (B, N) int64; attention_mask: (B, N) bool or 0 and 1, True where a position may be attended to
+        (at least one of every text), None where all may. token_type_ids, position_ids: see AlbertEmbeddings.
         """
         embedded = self.embeddings(input_ids, token_type_ids, position_ids)
-        states, attentions = self.encoder(embedded, valid, return_attentions)
+        valid = None if attention_mask is None else attention_mask.bool()
+        states, attentions = self.encoder(embedded, valid, output_attentions)
         pooled = None if self.pooler is None else torch.tanh(self.pooler(states[-1][:, 0]))
         return AlbertOutput(states, attentions, pooled)
 

@@ -1,10 +1,14 @@
 """BERT's tokenizer: words and punctuation, then the longest word pieces (Devlin et al. 2019; Wu et al. 2016)."""
 
 import json
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from mynah.utility.albert.encoding import SubwordTokenizer
 from mynah.utility.errors import UserError
@@ -12,20 +16,8 @@ from mynah.utility.errors import UserError
 VOCAB_FILE = "vocab.txt"
 SPECIAL = {"pad_id": "[PAD]", "unk_id": "[UNK]", "cls_id": "[CLS]", "sep_id": "[SEP]", "mask_id": "[MASK]"}
 CONTINUES = "##"
-MAX_WORD_CHARACTERS = 100
 # Punctuation as it is written; as words, marks stand apart.
 ATTACHED = {" .": ".", " ,": ",", " !": "!", " ?": "?", " ' ": "'"}
-# Chinese characters and their like, each a word of its own; Japanese kana and Korean hangul are not among them.
-IDEOGRAPHS = (
-    (0x3400, 0x4DBF),
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x2A6DF),
-    (0x2A700, 0x2B73F),
-    (0x2B740, 0x2B81F),
-    (0x2B820, 0x2CEAF),
-    (0x2F800, 0x2FA1F),
-)
 
 
 class WordPieceTokenizer(SubwordTokenizer):
@@ -43,6 +35,9 @@ class WordPieceTokenizer(SubwordTokenizer):
             if piece not in self.index:
                 raise UserError(f"a vocabulary of {self.vocab_size} word pieces without {piece}, so not one of BERT")
             setattr(self, attribute, self.index[piece])
+        self.cutter = Tokenizer(WordPiece(self.index, unk_token=SPECIAL["unk_id"], max_input_chars_per_word=100))
+        self.cutter.normalizer = BertNormalizer(lowercase=lower_case)  # which, of itself, takes accents off then
+        self.cutter.pre_tokenizer = BertPreTokenizer()
 
     @classmethod
     def from_file(cls, path: str | Path, lower_case: bool = True) -> "WordPieceTokenizer":
@@ -59,10 +54,10 @@ class WordPieceTokenizer(SubwordTokenizer):
             raise UserError(f"{path}: {error}") from error
 
     def tokenize(self, text: str) -> list[str]:
-        return [piece for word in split_words(text, self.lower_case) for piece in self._pieces(word)]
+        return self.cutter.encode(text, add_special_tokens=False).tokens
 
     def text_ids(self, text: str) -> list[int]:
-        return [self.index[piece] for piece in self.tokenize(text)]
+        return self.cutter.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         ids, special = self.check_ids(ids), self.special_ids
@@ -85,55 +80,3 @@ class WordPieceTokenizer(SubwordTokenizer):
         (folder / VOCAB_FILE).write_text("".join(f"{piece}\n" for piece in self.vocabulary), encoding="utf-8")
         content = {"tokenizer_class": "BertTokenizer", "do_lower_case": self.lower_case}
         (folder / "tokenizer_config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-    def _pieces(self, word: str) -> list[str]:
-        """The longest known beginning, again and again; one unknown for a word that cannot be had so."""
-        unknown = [SPECIAL["unk_id"]]
-        if len(word) > MAX_WORD_CHARACTERS:
-            return unknown
-        pieces, start = [], 0
-        while start < len(word):
-            prefix = CONTINUES if start else ""
-            ends = range(len(word), start, -1)
-            end = next((end for end in ends if prefix + word[start:end] in self.index), None)
-            if end is None:
-                return unknown
-            pieces.append(prefix + word[start:end])
-            start = end
-        return pieces
-
-
-def split_words(text: str, lower_case: bool) -> Iterator[str]:
-    """Words, and each punctuation mark and ideograph as a word; control characters are dropped."""
-    text = "".join(_spaced(character) for character in text)
-    if lower_case:
-        text = unicodedata.normalize("NFD", text.lower())
-        text = "".join(character for character in text if unicodedata.category(character) != "Mn")
-    for word in text.split():
-        start = 0
-        for position, character in enumerate(word):
-            if is_punctuation(character):
-                if start < position:
-                    yield word[start:position]
-                yield character
-                start = position + 1
-        if start < len(word):
-            yield word[start:]
-
-
-def _spaced(character: str) -> str:
-    """A character as the words are split from: "" to drop it, between spaces to make it a word."""
-    code = ord(character)
-    if character in "\t\n\r" or unicodedata.category(character) == "Zs":
-        return " "
-    if code in (0, 0xFFFD) or unicodedata.category(character).startswith("C"):
-        return ""
-    if any(first <= code <= last for first, last in IDEOGRAPHS):
-        return f" {character} "
-    return character
-
-
-def is_punctuation(character: str) -> bool:
-    """Unicode's punctuation, and every ASCII character that is neither letter, digit nor space, such as $ and ^."""
-    ascii_mark = "!" <= character <= "~" and not character.isalnum()
-    return ascii_mark or unicodedata.category(character).startswith("P")

@@ -36,7 +36,7 @@ def test_pretraining_is_hugging_faces(variant):
     ours = copy_of(peer, AlbertForPreTraining)(ids, valid, segments, labels, order)
     assert close(ours.prediction_logits[valid], theirs.prediction_logits[valid])
     their_order = theirs.seq_relationship_logits if variant.startswith("bert") else theirs.sop_logits
-    assert close(ours.sentence_order_logits, their_order)
+    assert close(ours.sop_logits, their_order)
     assert close(ours.loss, theirs.loss)
 
 
@@ -46,7 +46,7 @@ def test_pretraining_losses_count_what_is_labelled():
     ids, valid, _ = texts()
     labels, order = torch.where(valid, ids, -100), torch.tensor([1, 0, 1])
     both, words, swapped = (
-        model(ids, valid, labels=one, sentence_order_labels=two).loss
+        model(ids, valid, labels=one, sentence_order_label=two).loss
         for one, two in ((labels, order), (labels, None), (None, order))
     )
     assert both.item() == pytest.approx(words.item() + swapped.item(), rel=1e-5)

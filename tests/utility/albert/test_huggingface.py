@@ -41,10 +41,10 @@ def answers(model, mask: bool) -> list[Tensor]:
     output = model.eval()(ids, valid if mask else valid.long(), segments)
     names = (
         ("last_hidden_state", "last_hidden_state"),
-        ("pooled", "pooler_output"),
+        ("pooler_output", "pooler_output"),
         ("prediction_logits", "prediction_logits"),
-        ("sentence_order_logits", "sop_logits"),
-        ("sentence_order_logits", "seq_relationship_logits"),
+        ("sop_logits", "sop_logits"),
+        ("sop_logits", "seq_relationship_logits"),
         ("logits", "logits"),
         ("start_logits", "start_logits"),
         ("end_logits", "end_logits"),

@@ -35,8 +35,8 @@ def test_everything_it_gives_is_hugging_faces(variant):
     peer = build_peer(variant)
     ids, valid, segments = texts()
     theirs = peer(ids, valid.long(), segments, output_hidden_states=True, output_attentions=True)
-    ours = copy_of(peer)(ids, valid, segments, return_attentions=True)
-    assert close(ours.pooled, theirs.pooler_output)
+    ours = copy_of(peer)(ids, valid, segments, output_attentions=True)
+    assert close(ours.pooler_output, theirs.pooler_output)
     assert close(ours.last_hidden_state[valid], theirs.last_hidden_state[valid])
     inner = peer.config.to_dict().get("inner_group_num", 1)
     after_layers = theirs.hidden_states[inner::inner]  # theirs are those inside groups as well
@@ -71,7 +71,7 @@ def test_padding_does_not_change_valid_positions():
     padded = torch.tensor([[2, 7, 8, 3, 0, 0]])
     alone, beside = model(ids), model(padded, padded != 0)
     assert close(beside.last_hidden_state[:, :4], alone.last_hidden_state)
-    assert close(beside.pooled, alone.pooled)
+    assert close(beside.pooler_output, alone.pooler_output)
 
 
 def test_too_long_a_text_is_refused():
@@ -124,4 +124,4 @@ def test_dropout_is_for_training():
     embeddings = model.embeddings
     assert not torch.equal(embeddings(ids), embeddings(ids))
     model.eval()
-    assert torch.equal(model(ids).pooled, model(ids).pooled)
+    assert torch.equal(model(ids).pooler_output, model(ids).pooler_output)

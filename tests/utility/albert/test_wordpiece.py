@@ -3,8 +3,10 @@
 import random
 
 import pytest
+import torch
 from transformers import BertTokenizer as PeerTokenizer
 
+from mynah.utility.albert import AlbertConfig, AlbertModel
 from mynah.utility.albert.tokenizer import load_tokenizer, tokenizer_from_plain
 from mynah.utility.albert.wordpiece import WordPieceTokenizer
 from mynah.utility.errors import UserError
@@ -106,3 +108,37 @@ def test_a_wrong_file_is_one_clear_error(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"vocab\.txt: not UTF-8 text"):
         WordPieceTokenizer.from_file(path)
+
+
+@pytest.mark.parametrize("pairs", [None, ["is it?", "the guitar the guitar"]])
+@pytest.mark.parametrize("cut", [{}, {"truncation": True, "max_length": 6}])
+def test_it_is_called_as_hugging_faces_are(tokenizer, tmp_path, pairs, cut):
+    peer = PeerTokenizer.from_pretrained(tmp_path)
+    texts = ["The man is playing, the guitars!", "man"]
+    for padding in (True, False):
+        ours, theirs = (one(texts, pairs, padding=padding, **cut) for one in (tokenizer, peer))
+        assert {name: ours[name] for name in ours} == {name: theirs[name] for name in theirs}
+    ours, theirs = (one(texts, pairs, padding=True, return_tensors="pt", **cut) for one in (tokenizer, peer))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    single = tokenizer(texts[0], pairs and pairs[0])
+    assert single == dict(peer(texts[0], pairs and pairs[0]))
+    model = AlbertModel(AlbertConfig(vocab_size=len(VOCABULARY), hidden_size=16, num_attention_heads=2)).eval()
+    padded = model(**ours).last_hidden_state[1]
+    alone = model(**tokenizer(texts[1:], pairs and pairs[1:], return_tensors="pt", **cut)).last_hidden_state[0]
+    torch.testing.assert_close(padded[: len(alone)], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_wrong_calls_are_told(tokenizer):
+    for given, message in (
+        ({"return_tensors": "tf"}, "expected 'pt' or None, got 'tf'"),
+        ({"return_tensors": "pt"}, "give padding=True"),
+        ({"truncation": True}, "needs max_length"),
+        ({"text_pair": ["a"]}, "2 texts, but 1 pairs"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tokenizer(["a", "a man"], **given)
+
+
+def test_a_hub_name_that_is_no_folder_says_that_a_folder_is_needed():
+    with pytest.raises(UserError, match=r"albert/albert-base-v2: no such folder; .* fetch it first"):
+        AlbertModel.from_pretrained("albert/albert-base-v2")
