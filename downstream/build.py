@@ -11,7 +11,7 @@ from mynah.plugins import Plugin, get_plugin, import_plugin
 from mynah.upstream.interfaces import Upstream
 from mynah.utility.configuration.load import from_plain, load_config
 from mynah.utility.errors import UserError
-from mynah.utility.experiments.checkpoint import CARD, load_weights, locate_checkpoint, read_checkpoint
+from mynah.utility.experiments.checkpoint import METADATA, load_weights, locate_checkpoint, read_checkpoint
 from mynah.utility.experiments.folder import Experiment, open_experiment
 from mynah.utility.experiments.options import RunOptions
 from mynah.utility.training.config import refuse_other_model, refuse_other_optimizer
@@ -83,7 +83,7 @@ def build_new(options: TaskOptions, experiment: Experiment) -> Task:
     if options.init_from:
         start = read_checkpoint(options.init_from, "downstream", options.upstream)
         load_weights(model, start["state_dict"], options.init_from)
-        log.info("initialized from %s (step %d)", options.init_from, start[CARD]["step"])
+        log.info("initialized from %s (step %d)", options.init_from, start[METADATA]["step"])
     return Task(options.downstream, model, config, experiment)
 
 
@@ -91,18 +91,18 @@ def rebuild(options: TaskOptions, experiment: Experiment) -> Task:
     """The task in the checkpoint `experiment.resume_from`, with its weights; overrides go over its configuration."""
     source = experiment.resume_from
     checkpoint = read_checkpoint(source, "downstream")
-    card = checkpoint[CARD]
-    _check_agreement(options, source, card)
-    upstream_plugin = get_plugin("upstream", card["upstream"], options.plugin_paths)
-    expert_class = import_expert(get_plugin("downstream", card["downstream"], options.plugin_paths))
-    config = from_plain(expert_class.Config, card["task_config"], str(source), options.overrides)
-    refuse_other_optimizer(config, card["task_config"], source)
-    refuse_other_model(config, card["task_config"], source)
-    upstream = _build_upstream(upstream_plugin, card["config"])
-    expert = expert_class(describe_upstream(upstream), config, state=card["task_state"], folder=experiment.folder)
-    model = DownstreamModel(upstream, expert, config.features, card["fine_tune"])
+    metadata = checkpoint[METADATA]
+    _check_agreement(options, source, metadata)
+    upstream_plugin = get_plugin("upstream", metadata["upstream"], options.plugin_paths)
+    expert_class = import_expert(get_plugin("downstream", metadata["downstream"], options.plugin_paths))
+    config = from_plain(expert_class.Config, metadata["task_config"], str(source), options.overrides)
+    refuse_other_optimizer(config, metadata["task_config"], source)
+    refuse_other_model(config, metadata["task_config"], source)
+    upstream = _build_upstream(upstream_plugin, metadata["config"])
+    expert = expert_class(describe_upstream(upstream), config, state=metadata["task_state"], folder=experiment.folder)
+    model = DownstreamModel(upstream, expert, config.features, metadata["fine_tune"])
     load_weights(model, checkpoint["state_dict"], source)
-    return Task(card["downstream"], model, config, experiment)
+    return Task(metadata["downstream"], model, config, experiment)
 
 
 def find_trained(options: TaskOptions, writes: bool) -> Experiment:
@@ -158,13 +158,13 @@ def _build_upstream(plugin: Plugin, arguments: dict[str, Any]) -> Upstream:
     return getattr(import_plugin(plugin, "hubconf"), plugin.name)(**arguments)
 
 
-def _check_agreement(options: TaskOptions, source: Path, card: dict[str, Any]) -> None:
+def _check_agreement(options: TaskOptions, source: Path, metadata: dict[str, Any]) -> None:
     """Raise UserError for an option that is not what the checkpoint `source` was trained with."""
-    features = card["task_config"]["features"]
+    features = metadata["task_config"]["features"]
     pairs = {
-        "-u": (options.upstream, card["upstream"]),
-        "-d": (options.downstream, card["downstream"]),
-        "-f": (options.fine_tune, card["fine_tune"]),
+        "-u": (options.upstream, metadata["upstream"]),
+        "-d": (options.downstream, metadata["downstream"]),
+        "-f": (options.fine_tune, metadata["fine_tune"]),
         "-s": (options.selection, features["selection"]),
         "-l": (options.layer, features["layer"]),
     }

@@ -33,8 +33,8 @@ class SplitEvaluation:
         if not self.records:
             raise UserError(f"nothing of the {self.split} split could be read; see {self.skipped_files}")
         metrics = on_first_process(trainer, lambda: self.expert.log_records(self.split, self.records))
-        if not math.isfinite(metrics[self.expert.select_by]):
-            log.warning("%s of the %s split is not finite", self.expert.select_by, self.split)
+        if not math.isfinite(metrics[self.expert.monitor]):
+            log.warning("%s of the %s split is not finite", self.expert.monitor, self.split)
         return metrics
 
     def write_report(self, metrics: dict[str, float], folder: Path) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from mynah.downstream.interfaces import FeaturesConfig
-from mynah.utility.data.splits import share_of
+from mynah.utility.data.splits import hash_fraction
 from mynah.utility.errors import UserError
 
 GIB = 2**30
@@ -113,7 +113,7 @@ class UpstreamFeatures(nn.Module):
         return self.featurizer.select(output["hidden_states"]), output["lengths"]
 
     def _is_kept(self, key: str) -> bool:
-        return share_of(key) < self.share_kept
+        return hash_fraction(key) < self.share_kept
 
     def _keep(self, key: str, states: States) -> None:
         self.kept[key] = tuple(state.cpu() for state in states)

@@ -97,9 +97,9 @@ class DownstreamExpert(nn.Module, ABC):
     """What the upstream must read."""
     Config: ClassVar[type[DownstreamConfig]] = DownstreamConfig
     """The schema of config.yaml."""
-    select_by: ClassVar[str] = "accuracy"
+    monitor: ClassVar[str] = "accuracy"
     """The key of `log_records` that chooses the best checkpoint, on the dev split."""
-    select_mode: ClassVar[str] = "max"
+    mode: ClassVar[str] = "max"
     """max or min."""
 
     def __init__(
@@ -165,7 +165,7 @@ class DownstreamExpert(nn.Module, ABC):
 
     @abstractmethod
     def log_records(self, split: str, records: dict[str, list]) -> dict[str, float]:
-        """Records of a whole split -> named metrics, `select_by` among them."""
+        """Records of a whole split -> named metrics, `monitor` among them."""
 
     def write_report(self, split: str, records: dict[str, list], folder: Path) -> list[Path]:
         """Write the split's predictions as a readable table, and pictures if there are any; returns the files."""

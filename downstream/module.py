@@ -14,7 +14,7 @@ from mynah.downstream.build import Task
 from mynah.downstream.evaluation import SplitEvaluation
 from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.configuration.load import to_plain
-from mynah.utility.experiments.checkpoint import CARD, make_card
+from mynah.utility.experiments.checkpoint import METADATA, make_metadata
 from mynah.utility.training.loaders import BadFileLog, bad_items
 from mynah.utility.training.module import TrainingModule
 from mynah.utility.training.optimization import decay_groups
@@ -47,7 +47,7 @@ class DownstreamModule(TrainingModule):
     @property
     def monitor(self) -> str:
         """The logged name of the metric that selects the best checkpoint."""
-        return f"dev_{self.expert.select_by}"
+        return f"dev_{self.expert.monitor}"
 
     @property
     def report_folder(self) -> Path:
@@ -94,7 +94,7 @@ class DownstreamModule(TrainingModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         loss = self._loss("train", batch, {})
-        self.guard(loss, batch["names"])
+        self.track_loss(loss, batch["names"])
         self.log("loss", loss, prog_bar=True, batch_size=len(batch["names"]))
         if self.trainer.world_size > 1:  # processes may hold unequal shares of a batch; see mean_over_processes
             count = torch.tensor(len(batch["names"]), device=self.device)
@@ -115,7 +115,7 @@ class DownstreamModule(TrainingModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         upstream = self.features.upstream
-        checkpoint[CARD] = make_card(
+        checkpoint[METADATA] = make_metadata(
             "downstream",
             upstream.name,
             upstream.build_arguments(),
@@ -136,7 +136,7 @@ class DownstreamModule(TrainingModule):
 
     def on_validation_epoch_end(self) -> None:
         for name, value in self._finish().items():
-            self.log(f"dev_{name}", value, prog_bar=name == self.expert.select_by)
+            self.log(f"dev_{name}", value, prog_bar=name == self.expert.monitor)
 
     def on_test_epoch_start(self) -> None:
         self._begin(self.test_split)

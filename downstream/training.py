@@ -12,7 +12,7 @@ from mynah.downstream.build import Task, TaskOptions, build_new, find_trained, r
 from mynah.downstream.interfaces import SPLITS
 from mynah.downstream.module import DownstreamModule
 from mynah.utility.configuration.load import save_config
-from mynah.utility.experiments.checkpoint import CARD, read_checkpoint
+from mynah.utility.experiments.checkpoint import METADATA, read_checkpoint
 from mynah.utility.experiments.folder import is_launched_process, write_json
 from mynah.utility.training.device import check_device
 from mynah.utility.training.trainer import VAL_CHECK_INTERVAL, build_trainer, fit
@@ -74,7 +74,7 @@ def _make_trainer(options: TaskOptions, module: DownstreamModule) -> Trainer:
         module.config.checkpoint,
         device=options.device,
         monitor=module.monitor,
-        mode=module.expert.select_mode,
+        mode=module.expert.mode,
     )
 
 
@@ -102,13 +102,13 @@ def _write_metrics(
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     # A run that was at its end already does not evaluate dev again.
     dev = {"dev": earlier["dev"]} if "dev" in earlier else {}
-    card = read_checkpoint(best, "downstream")[CARD]
+    metadata = read_checkpoint(best, "downstream")[METADATA]
     metrics = {
-        "upstream": card["upstream"],
-        "downstream": card["downstream"],
-        "fine_tune": card["fine_tune"],
+        "upstream": metadata["upstream"],
+        "downstream": metadata["downstream"],
+        "fine_tune": metadata["fine_tune"],
         "steps": steps,
-        "best_step": card["step"],
+        "best_step": metadata["step"],
         **dev,
         **module.metrics,
         "seconds": round(seconds, 1),

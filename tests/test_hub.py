@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mynah.upstream.aalbert import hubconf
-from mynah.utility.experiments.checkpoint import CARD, make_card, save_atomically
+from mynah.utility.experiments.checkpoint import METADATA, make_metadata, save_atomically
 
 REPOSITORY = Path(__file__).parents[1]
 NAMES = ["aalbert", "fbank", "frame_timm", "linear", "mel", "mfcc", "mockingjay", "spectrogram", "vidswin_albert"]
@@ -65,9 +65,9 @@ def run(program: str, folder: Path, *arguments: str, fails: bool = False) -> sub
 def checkpoint(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     expert = hubconf.aalbert(random_weights=True, **TINY)
-    card = make_card("pretrain", "aalbert", expert.build_arguments()["config"], step=42)
+    metadata = make_metadata("pretrain", "aalbert", expert.build_arguments()["config"], step=42)
     path = tmp_path_factory.mktemp("hub") / "tiny.ckpt"
-    save_atomically({"state_dict": expert.state_dict(), CARD: card}, path)
+    save_atomically({"state_dict": expert.state_dict(), METADATA: metadata}, path)
     return path
 
 

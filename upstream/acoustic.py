@@ -13,7 +13,7 @@ from mynah.utility.acoustic.config import AcousticConfig, AcousticPretrainConfig
 from mynah.utility.acoustic.model import AcousticModel
 from mynah.utility.configuration.load import from_plain, load_config, to_plain
 from mynah.utility.configuration.options import options_of_file, set_option
-from mynah.utility.experiments.checkpoint import CARD, load_weights, read_checkpoint, select_weights
+from mynah.utility.experiments.checkpoint import METADATA, load_weights, read_checkpoint, select_weights
 from mynah.utility.nn.padding import pad_signals
 from mynah.utility.nn.size import describe_size
 
@@ -68,7 +68,7 @@ def load_acoustic_upstream(
     Raises UserError for anything that does not fit.
     """
     checkpoint = None if ckpt is None else read_checkpoint(ckpt, "pretrain", name)
-    plain = _sections(defaults) if checkpoint is None else checkpoint[CARD]["config"]
+    plain = _sections(defaults) if checkpoint is None else checkpoint[METADATA]["config"]
     if config is not None:
         plain = copy.deepcopy(config) if isinstance(config, dict) else options_of_file(plain, Path(config))
     for key, value in overrides.items():
@@ -80,7 +80,7 @@ def load_acoustic_upstream(
     if checkpoint is not None:
         load_weights(model, select_weights(checkpoint["state_dict"], "model."), ckpt)
         size = describe_size(model.encoder, model)
-        log.info("%s: loaded %s (step %d, %s)", name, ckpt, checkpoint[CARD]["step"], size)
+        log.info("%s: loaded %s (step %d, %s)", name, ckpt, checkpoint[METADATA]["step"], size)
     elif not random_weights:
         log.warning("%s: no checkpoint given, the weights are random (pass ckpt=, or -k)", name)
     return AcousticUpstream(name, model)

@@ -10,7 +10,7 @@ from typing import Any
 from mynah.plugins import get_plugin, import_plugin
 from mynah.utility.configuration.load import from_plain, load_config, save_config, to_plain
 from mynah.utility.errors import UserError
-from mynah.utility.experiments.checkpoint import CARD, load_weights, read_checkpoint
+from mynah.utility.experiments.checkpoint import METADATA, load_weights, read_checkpoint
 from mynah.utility.experiments.folder import Experiment, is_launched_process, write_json
 from mynah.utility.experiments.options import RunOptions
 from mynah.utility.training.config import ARCHITECTURE, PretrainConfig, refuse_other_model, refuse_other_optimizer
@@ -64,7 +64,7 @@ def _check_expert(expert: ModuleType, name: str) -> None:
 def _choose_upstream(options: PretrainOptions, experiment: Experiment) -> str:
     """-u, or the upstream of the experiment that is resumed; both must agree."""
     if experiment.resume_from is not None:
-        return read_checkpoint(experiment.resume_from, "pretrain", options.upstream)[CARD]["upstream"]
+        return read_checkpoint(experiment.resume_from, "pretrain", options.upstream)[METADATA]["upstream"]
     if not options.upstream:
         raise UserError("-u NAME is needed: the upstream to pretrain (see --list)")
     return options.upstream
@@ -76,7 +76,7 @@ def _configure(options: PretrainOptions, experiment: Experiment, default: Path, 
     if checkpoint is None:
         return _configure_from_files(options, options.config or default, schema)
     options.refuse_new_run_options(checkpoint, ("-g", "--init-from"))
-    plain = read_checkpoint(checkpoint, "pretrain")[CARD]["pretrain_config"]
+    plain = read_checkpoint(checkpoint, "pretrain")[METADATA]["pretrain_config"]
     if options.config is not None:
         config = _configure_from_files(options, options.config, schema)
     else:
@@ -153,10 +153,10 @@ def _fit(options: PretrainOptions, experiment: Experiment, name: str, module: An
     from mynah.utility.training.trainer import fit
 
     started = time.monotonic()
-    if experiment.resume_from is None and module.held_out:
+    if experiment.resume_from is None and module.validation_items:
         trainer.validate(module, verbose=False)
     finished = fit(trainer, module, experiment, f"{options.program} -e {experiment.folder}")
-    if finished and module.held_out and module.validated_at != trainer.global_step:
+    if finished and module.validation_items and module.validated_at != trainer.global_step:
         trainer.validate(module, verbose=False)
     metrics = {
         "upstream": name,

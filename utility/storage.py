@@ -20,7 +20,7 @@ def cache_dir() -> Path:
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file whole or not at all, and make its folder. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as workshop:
-        made = Path(workshop) / path.name
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as temporary_folder:
+        made = Path(temporary_folder) / path.name
         made.write_text(text, encoding="utf-8", errors="surrogateescape")
         made.replace(path)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mynah.downstream import interfaces
 from mynah.utility.audio.corpus import Utterance, scan_corpora
-from mynah.utility.audio.labelled import LabelledSpeech
+from mynah.utility.audio.labelled import LabelledSpeechDataset
 from mynah.utility.configuration.sections import Section, rules
 from mynah.utility.data.tables import LabelledFile, read_label_table
 from mynah.utility.demo.speech import demo_labels
@@ -61,7 +61,7 @@ class DownstreamExpert(interfaces.DownstreamExpert):
     """Linear, ReLU, mean over time, linear. What each method must do is said in downstream/interfaces.py."""
 
     Config = Config
-    select_by, select_mode = "accuracy", "max"
+    monitor, mode = "accuracy", "max"
 
     def __init__(
         self,
@@ -96,14 +96,14 @@ class DownstreamExpert(interfaces.DownstreamExpert):
         limits = {"min_samples": data.min_timestep, "max_bad_fraction": data.max_bad_fraction}
         return scan_corpora({"table": data.file_path}, **limits, log_path=self.skipped_files)
 
-    def get_dataset(self, split: str) -> LabelledSpeech:
+    def get_dataset(self, split: str) -> LabelledSpeechDataset:
         data = self.config.datarc
         utterances = [utterance for utterance in self.utterances if self.table[utterance.path].split == split]
         if not utterances:
             raise UserError(f"{data.file_path}: no file of the split '{split}' can be used; every split needs some")
         labels = [self.labels.index(self.table[utterance.path].label) for utterance in utterances]
         max_samples = data.max_timestep if split == "train" else None
-        return LabelledSpeech(utterances, labels, max_samples, self.config.seed)
+        return LabelledSpeechDataset(utterances, labels, max_samples, self.config.seed)
 
     def forward(
         self,

@@ -22,7 +22,7 @@ PROJECTION = ".img_embedding."
 log = logging.getLogger("mynah")
 
 
-def begin_captioner(
+def build_captioner(
     upstream: UpstreamInfo, config: CaptionModelConfig, embedded: bool, read_captions: Callable[[], list[str]]
 ) -> tuple[CaptionModel, SubwordTokenizer]:
     """The captioner of a new run and its tokenizer. One line of the log says where the weights come from.
@@ -37,7 +37,7 @@ def begin_captioner(
     if config.albert:
         decoder, tokenizer = _take_from_folder(upstream, config)
     else:
-        decoder, tokenizer = _start_anew(upstream, config, read_captions())
+        decoder, tokenizer = _random_captioner(upstream, config, read_captions())
     steps = num_steps(upstream) if config.video_positions else None
     return CaptionModel(decoder, upstream.num_positions, steps), tokenizer
 
@@ -108,7 +108,7 @@ def _take_from_folder(
     return decoder, tokenizer
 
 
-def _start_anew(
+def _random_captioner(
     upstream: UpstreamInfo, config: CaptionModelConfig, captions: list[str]
 ) -> tuple[AlbertForImageCaptioning, SubwordTokenizer]:
     tokenizer = AlbertTokenizer.train(captions, config.vocab_size)

@@ -21,7 +21,7 @@ from mynah.utility.demo.video import demo_vatex
 from mynah.utility.errors import UserError
 from mynah.utility.training.config import ClipLoaderConfig
 
-from .decoders import begin_captioner, num_steps, plain_captioner, rebuild_captioner
+from .decoders import build_captioner, num_steps, plain_captioner, rebuild_captioner
 from .losses import caption_losses
 from .model import CaptionModelConfig
 from .pictures import CaptionPicture, WordsOverTime, draw_caption, draw_records, words_over_time
@@ -63,8 +63,8 @@ class DownstreamExpert(interfaces.DownstreamExpert):
 
     modality = "video"
     Config = Config
-    select_by = "cider"
-    select_mode = "max"
+    monitor = "cider"
+    mode = "max"
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class DownstreamExpert(interfaces.DownstreamExpert):
         self._scored: tuple[dict[str, list], int, ScoreReport] | None = None
         if state is None:
             embedded = takes_embedded(upstream, config.features)
-            self.model, self.tokenizer = begin_captioner(upstream, config.model, embedded, self._training_captions)
+            self.model, self.tokenizer = build_captioner(upstream, config.model, embedded, self._training_captions)
             remedy = "give model.use_upstream_decoder=false, or another model.albert"
             warn_of_misfit(self.tokenizer, self._training_captions(), config.masking.max_length, remedy)
         else:

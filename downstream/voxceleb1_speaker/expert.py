@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mynah.downstream import interfaces
-from mynah.utility.audio.labelled import LabelledSpeech
+from mynah.utility.audio.labelled import LabelledSpeechDataset
 from mynah.utility.demo.speech import demo_voxceleb1
 from mynah.utility.errors import UserError
 from mynah.utility.evaluation.classification import (
@@ -35,8 +35,8 @@ class DownstreamExpert(interfaces.DownstreamExpert):
     """A classifier of speakers, known from the corpus or, when rebuilt from a checkpoint, from its state."""
 
     Config = SpeakerConfig
-    select_by = "accuracy"
-    select_mode = "max"
+    monitor = "accuracy"
+    mode = "max"
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class DownstreamExpert(interfaces.DownstreamExpert):
     def state(self) -> dict[str, Any]:
         return {"speakers": self.speakers}
 
-    def get_dataset(self, split: str) -> LabelledSpeech:
+    def get_dataset(self, split: str) -> LabelledSpeechDataset:
         """Labels are indices into self.speakers. train has random crops, dev and test whole utterances."""
         data = self.config.datarc
         utterances = self._corpus.utterances[split]
@@ -75,7 +75,7 @@ class DownstreamExpert(interfaces.DownstreamExpert):
                 f"{data.file_path} has {len(unknown)} speakers that the checkpoint does not know, such as "
                 f"{', '.join(unknown[:3])}; give datarc.file_path the corpus that it was trained on"
             )
-        return LabelledSpeech(
+        return LabelledSpeechDataset(
             [utterance for utterance, _ in utterances],
             [indices[speaker] for _, speaker in utterances],
             max_samples=data.max_timestep if split == "train" else None,

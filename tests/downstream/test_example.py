@@ -100,7 +100,7 @@ def test_head_learns_labels_that_differ(table):
         loss.backward()
         optimizer.step()
     metrics = expert.log_records("train", records)
-    assert metrics[expert.select_by] > 0.9 and metrics["chance"] == 0.5
+    assert metrics[expert.monitor] > 0.9 and metrics["chance"] == 0.5
 
 
 def test_report_is_a_table_of_predictions(table, tmp_path):

@@ -272,7 +272,7 @@ def test_head_learns_speakers_that_differ(pooling, tmp_path):
     metrics = expert.log_records("train", records)
     assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-4)
     assert metrics["accuracy"] > 0.8 and metrics["accuracy"] <= metrics["top5"]
-    assert DownstreamExpert.select_by in metrics and DownstreamExpert.select_mode == "max"
+    assert DownstreamExpert.monitor in metrics and DownstreamExpert.mode == "max"
 
 
 def test_report_is_a_table_and_a_picture(tmp_path):

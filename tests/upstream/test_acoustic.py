@@ -9,7 +9,7 @@ import torch
 from mynah.upstream.aalbert import hubconf as aalbert_hub
 from mynah.upstream.mockingjay import hubconf as mockingjay_hub
 from mynah.utility.errors import UserError
-from mynah.utility.experiments.checkpoint import CARD, make_card, save_atomically
+from mynah.utility.experiments.checkpoint import METADATA, make_metadata, save_atomically
 
 NAMES = ["aalbert", "mockingjay"]
 ENTRIES = {"aalbert": aalbert_hub.aalbert, "mockingjay": mockingjay_hub.mockingjay}
@@ -25,9 +25,9 @@ def name(request) -> str:
 def checkpoint(tmp_path, name) -> Path:
     """A checkpoint as pretraining writes it, of a tiny model with dropout."""
     expert = ENTRIES[name](random_weights=True, hidden_dropout_prob=0.3, **TINY)
-    card = make_card("pretrain", name, expert.build_arguments()["config"], step=42)
+    metadata = make_metadata("pretrain", name, expert.build_arguments()["config"], step=42)
     path = tmp_path / "exp" / "checkpoints" / "last.ckpt"
-    save_atomically({"state_dict": expert.state_dict(), CARD: card}, path)
+    save_atomically({"state_dict": expert.state_dict(), METADATA: metadata}, path)
     return path
 
 

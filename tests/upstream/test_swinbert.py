@@ -12,7 +12,7 @@ from mynah.upstream.vidswin_albert import hubconf
 from mynah.upstream.vidswin_albert.swinbert import convert_swinbert
 from mynah.utility.albert.generation import GenerationConfig, generate
 from mynah.utility.errors import UserError
-from mynah.utility.experiments.checkpoint import CARD, read_checkpoint, save_atomically
+from mynah.utility.experiments.checkpoint import METADATA, read_checkpoint, save_atomically
 from mynah.utility.video.frames import normalize_frames
 
 FRAMES, SIZE, WORDS = 4, 64, 30
@@ -141,8 +141,11 @@ def test_its_first_word_is_the_likeliest_at_mask(swinbert, converted):
 
 
 def test_the_card_says_where_it_comes_from(converted):
-    card = read_checkpoint(converted, "pretrain", "vidswin_albert")[CARD]
-    assert card["converted_from"].endswith("model.bin") and card["config"]["model"]["albert"]["model_type"] == "bert"
+    metadata = read_checkpoint(converted, "pretrain", "vidswin_albert")[METADATA]
+    assert (
+        metadata["converted_from"].endswith("model.bin")
+        and metadata["config"]["model"]["albert"]["model_type"] == "bert"
+    )
 
 
 def test_an_untied_output_layer_is_kept(swinbert, vocabulary, tmp_path):

@@ -19,7 +19,7 @@ from mynah.utility.albert.huggingface import save_pretrained
 from mynah.utility.albert.tokenizer import AlbertTokenizer
 from mynah.utility.configuration.load import load_config, to_plain
 from mynah.utility.errors import UserError
-from mynah.utility.experiments.checkpoint import CARD
+from mynah.utility.experiments.checkpoint import METADATA
 from mynah.utility.experiments.folder import Experiment
 from mynah.utility.video.frames import normalize_frames
 
@@ -120,15 +120,15 @@ def test_other_epochs_of_a_resumed_run_are_counted_anew(config, tmp_path):
     del config.trainer["max_steps"]
     module = build_pretraining(config, Experiment(tmp_path / "run"))
     module.prepare()
-    card = {"pretrain_config": to_plain(module.config)}
+    metadata = {"pretrain_config": to_plain(module.config)}
     again = copy.deepcopy(module.config)
-    _count_epochs_anew(again, card["pretrain_config"])
+    _count_epochs_anew(again, metadata["pretrain_config"])
     assert again.trainer["max_steps"] == module.config.trainer["max_steps"]
     again.epochs = 30
-    _count_epochs_anew(again, card["pretrain_config"])
+    _count_epochs_anew(again, metadata["pretrain_config"])
     assert "max_steps" not in again.trainer
     again.trainer["max_steps"] = 7  # said by the user beside them
-    _count_epochs_anew(again, card["pretrain_config"])
+    _count_epochs_anew(again, metadata["pretrain_config"])
     assert again.trainer["max_steps"] == 7
 
 
@@ -183,7 +183,7 @@ def test_masks_are_a_function_of_seed_pass_and_clip(module):
     dataset = module._dataset(module.train_clips, training=True)
     again = module._dataset(module.train_clips, training=True)
     for key in [(0, 1), (3, 5)]:
-        for name in ("signal", "inputs", "answers", "targets"):
+        for name in ("signal", "inputs", "labels", "targets"):
             assert torch.equal(dataset[key][name], again[key][name])
     assert not all(torch.equal(dataset[(0, 1)]["signal"], dataset[(n, 1)]["signal"]) for n in range(1, 4))
     shown = {tuple(dataset[(n, 1)]["inputs"].flatten().tolist()) for n in range(12)}
@@ -202,9 +202,7 @@ def test_the_loss_is_the_cross_entropy_of_the_masked_words_and_the_sparsity(modu
     everywhere = torch.ones_like(batch["targets"])
     scores = model(normalize_frames(batch["frames"]), batch["inputs"], batch["valid"], everywhere)
     log_probabilities = scores.log_softmax(-1).view(*batch["inputs"].shape, -1)
-    terms = [
-        -log_probabilities[b, k, c, batch["answers"][b, k, c]] for b, k, c in batch["targets"].nonzero().tolist()
-    ]
+    terms = [-log_probabilities[b, k, c, batch["labels"][b, k, c]] for b, k, c in batch["targets"].nonzero().tolist()]
     opened = torch.sigmoid(model.captioner.sparse_attention.table)
     sparsity = (opened.sum() - opened.diagonal().sum()) / opened.numel()
     torch.testing.assert_close(loss, sum(terms) / len(terms) + 0.5 * sparsity, atol=1e-5, rtol=0)
@@ -235,7 +233,7 @@ def test_without_dev_annotations_some_clips_are_held_out(config, clips, tmp_path
     config.datarc.file_path, config.datarc.train = str(alone / "videos"), str(alone / "train.json")
     config.datarc.valid_fraction = 0.3
     module = build_pretraining(config, Experiment(tmp_path / "run"))
-    names = [{clip.name for clip in part} for part in (module.train_clips, module.held_out)]
+    names = [{clip.name for clip in part} for part in (module.train_clips, module.validation_items)]
     assert names[1] and not names[0] & names[1] and len(names[0] | names[1]) == 8
 
 
@@ -320,7 +318,7 @@ def test_a_run_in_two_legs_ends_in_the_weights_of_one(tmp_path, script, pretrain
     assert whole["global_step"] == legs["global_step"] == 20
     for key, value in whole["state_dict"].items():
         assert torch.equal(value, legs["state_dict"][key]), key
-    assert whole[CARD]["last_val_loss"] == legs[CARD]["last_val_loss"]
+    assert whole[METADATA]["last_val_loss"] == legs[METADATA]["last_val_loss"]
     metrics = json.loads((tmp_path / "whole" / "metrics.json").read_text())
     assert metrics["val_loss"] < metrics["val_loss_at_start"]
 

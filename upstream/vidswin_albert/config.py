@@ -118,7 +118,7 @@ class PretrainConfig(ModelSection, training.PretrainConfig):
     def needs_max_steps(self) -> bool:
         return self.epochs is None
 
-    def settled_keys(self) -> list[str]:
+    def resolved_keys(self) -> list[str]:
         found = [name for name in AlbertConfig.model_fields if name not in OWN_FIELDS]
         return [f"model.albert.{name}" for name in (found if self.init.albert else ("vocab_size", "pad_token_id"))]
 

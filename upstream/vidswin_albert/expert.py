@@ -12,7 +12,7 @@ from mynah.upstream.interfaces import VideoUpstream
 from mynah.utility.albert.tokenizer import tokenizer_from_plain
 from mynah.utility.configuration.load import from_plain, load_config, to_plain
 from mynah.utility.configuration.options import options_of_file, set_option
-from mynah.utility.experiments.checkpoint import CARD, load_weights, read_checkpoint, select_weights
+from mynah.utility.experiments.checkpoint import METADATA, load_weights, read_checkpoint, select_weights
 from mynah.utility.nn.size import describe_size
 
 from .config import ModelSection, PretrainConfig
@@ -85,7 +85,7 @@ def load(
         defaults = load_config(PretrainConfig, files=[Path(__file__).with_name("pretrain_config.yaml")])
         plain = {"model": to_plain(defaults.model)}
     else:
-        plain, tokenizer = copy.deepcopy(checkpoint[CARD]["config"]), checkpoint[CARD]["tokenizer"]
+        plain, tokenizer = copy.deepcopy(checkpoint[METADATA]["config"]), checkpoint[METADATA]["tokenizer"]
     if config is not None:
         plain = copy.deepcopy(config) if isinstance(config, dict) else options_of_file(plain, Path(config))
     for key, value in overrides.items():
@@ -93,11 +93,11 @@ def load(
     source = f"the options of {NAME}" if config is None or isinstance(config, dict) else str(config)
     model = VidSwinAlbert(from_plain(ModelSection, plain, source).model)
     if checkpoint is not None:
-        trained = from_plain(ModelSection, checkpoint[CARD]["config"], str(ckpt)).model
+        trained = from_plain(ModelSection, checkpoint[METADATA]["config"], str(ckpt)).model
         weights = model.resize_sparse_attention(select_weights(checkpoint["state_dict"], "model."), trained)
         load_weights(model, weights, ckpt)
         size = describe_size(model.captioner.albert.encoder, model)
-        log.info("%s: loaded %s (step %d, %s)", NAME, ckpt, checkpoint[CARD]["step"], size)
+        log.info("%s: loaded %s (step %d, %s)", NAME, ckpt, checkpoint[METADATA]["step"], size)
     elif not random_weights:
         log.warning("%s: no checkpoint given, the weights are random (pass ckpt=, or -k)", NAME)
     return VidSwinAlbertUpstream(model, None if tokenizer is None else tokenizer_from_plain(tokenizer))

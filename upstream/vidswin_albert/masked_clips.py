@@ -40,12 +40,12 @@ class MaskedClips(Dataset):
         seed = int(np.random.default_rng([self.seed, *key, MASK_STREAM]).integers(2**63))
         generator = torch.Generator().manual_seed(seed)
         masked = mask_captions(ids, valid, self.masking, self.tokenizer, generator)
-        captions = {"inputs": masked.inputs, "answers": ids, "valid": valid, "targets": masked.targets}
+        captions = {"inputs": masked.inputs, "labels": ids, "valid": valid, "targets": masked.targets}
         return {**item, "signal": square_frames(item["signal"], self.frame_size), **captions}
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Items -> {"frames": (B, T, 3, S, S) uint8, "inputs", "answers", "valid", "targets": (B, K, C), "names", "bad",
+    """Items -> {"frames": (B, T, 3, S, S) uint8, "inputs", "labels", "valid", "targets": (B, K, C), "names", "bad",
     "clips"}: word pieces as shown and as they were (int64), where there are any and which are asked for (bool).
 
     Where not one of the items could be read, no names and "bad" alone.
@@ -53,7 +53,7 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     readable = [item for item in items if item["signal"] is not None]
     if not readable:
         return {"names": [], "bad": bad_items(items)}
-    captions = {key: _pad([item[key][0] for item in readable]) for key in ("inputs", "answers", "valid", "targets")}
+    captions = {key: _pad([item[key][0] for item in readable]) for key in ("inputs", "labels", "valid", "targets")}
     return {
         "frames": torch.stack([item["signal"] for item in readable]),
         **captions,

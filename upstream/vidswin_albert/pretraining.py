@@ -15,11 +15,11 @@ from mynah.utility.captions.corpus import (
     ClipDataset,
     annotation_file,
     read_captioned_clips,
-    split_held_out_clips,
+    split_validation_clips,
 )
 from mynah.utility.configuration.load import from_plain, to_plain
 from mynah.utility.errors import UserError
-from mynah.utility.experiments.checkpoint import CARD, load_weights, read_checkpoint, select_weights
+from mynah.utility.experiments.checkpoint import METADATA, load_weights, read_checkpoint, select_weights
 from mynah.utility.experiments.folder import Experiment
 from mynah.utility.nn.size import describe_size
 from mynah.utility.training.loaders import BadFileLog
@@ -28,13 +28,13 @@ from mynah.utility.training.pretraining import PretrainingModule
 from mynah.utility.video.frames import normalize_frames
 
 from .config import ModelSection, PretrainConfig
+from .initialization import checkpoint_tokenizer, choose_tokenizer, load_published, resolve_albert, restore_tokenizer
 from .masked_clips import MaskedClips, collate
 from .model import VidSwinAlbert
-from .start import choose_tokenizer, load_published, settle_albert, take_settled, tokenizer_of
 
 log = logging.getLogger("mynah")
 
-BATCH_TENSORS = ("frames", "inputs", "answers", "valid", "targets")
+BATCH_TENSORS = ("frames", "inputs", "labels", "valid", "targets")
 
 
 class VideoCaptionPretraining(PretrainingModule):
@@ -43,11 +43,11 @@ class VideoCaptionPretraining(PretrainingModule):
     def __init__(self, config: PretrainConfig, experiment: Experiment):
         """Reads which clips there are, because word pieces are learned from their captions. Raises UserError."""
         super().__init__(config, experiment)
-        self.train_clips, self.held_out = self._read_clips()
+        self.train_clips, self.validation_items = self._read_clips()
         if experiment.resume_from is not None:
             checkpoint = read_checkpoint(experiment.resume_from, "pretrain")
-            self.tokenizer = take_settled(config, checkpoint)
-            _count_epochs_anew(config, checkpoint[CARD]["pretrain_config"])
+            self.tokenizer = restore_tokenizer(config, checkpoint)
+            _count_epochs_anew(config, checkpoint[METADATA]["pretrain_config"])
         else:
             self.tokenizer = choose_tokenizer(config, self.train_clips)
             captions = [text for clip in self.train_clips for text in clip.captions]
@@ -63,14 +63,16 @@ class VideoCaptionPretraining(PretrainingModule):
         clips = read_captioned_clips(datarc, "train", self.skipped).clips
         if annotation_file(datarc, "dev") is not None:
             return clips, read_captioned_clips(datarc, "dev", self.skipped).clips
-        return split_held_out_clips(clips, datarc.valid_fraction, self.seed)
+        return split_validation_clips(clips, datarc.valid_fraction, self.seed)
 
     def prepare(self) -> None:
         """Settle how long the run is. Raises UserError where the corpus and the length do not fit."""
         num_pairs = sum(len(clip.captions) for clip in self.train_clips)
-        num_clips = len(self.train_clips) + len(self.held_out)
+        num_clips = len(self.train_clips) + len(self.validation_items)
         self.bad_files = BadFileLog(self.skipped, num_clips, self.config.datarc.max_bad_fraction)
-        log.info("%d clips with %d captions; %d held out", len(self.train_clips), num_pairs, len(self.held_out))
+        log.info(
+            "%d clips with %d captions; %d held out", len(self.train_clips), num_pairs, len(self.validation_items)
+        )
         if "max_steps" not in self.config.trainer:
             self.config.trainer["max_steps"] = steps_of_epochs(self.config, num_pairs)
             log.info("%g epochs are %d steps", self.config.epochs, self.config.trainer["max_steps"])
@@ -85,9 +87,9 @@ class VideoCaptionPretraining(PretrainingModule):
         return self.make_training_loader(dataset, dataset.lengths, collate)
 
     def val_dataloader(self) -> DataLoader | list:
-        if not self.held_out:
+        if not self.validation_items:
             return []
-        dataset = self._dataset(self.held_out, training=False)
+        dataset = self._dataset(self.validation_items, training=False)
         return self.make_evaluation_loader(dataset, dataset.lengths, collate)
 
     def _dataset(self, clips: list[CaptionedClip], training: bool) -> MaskedClips:
@@ -112,11 +114,11 @@ class VideoCaptionPretraining(PretrainingModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         count = self.mean_over_processes(batch["targets"].sum())
-        logits, answers = self._predict(batch)
-        word_loss = F.cross_entropy(logits.float(), answers, reduction="sum") / count
+        logits, labels = self._predict(batch)
+        word_loss = F.cross_entropy(logits.float(), labels, reduction="sum") / count
         sparsity = self.model.captioner.sparsity()
         loss = word_loss + self.config.loss.sparse_weight * sparsity
-        self.guard(loss, batch["names"])
+        self.track_loss(loss, batch["names"])
         size = len(batch["names"])
         self.log("loss", loss, prog_bar=True, batch_size=size)
         self.log_dict({"word_loss": word_loss, "sparsity": sparsity}, batch_size=size)
@@ -129,24 +131,26 @@ class VideoCaptionPretraining(PretrainingModule):
         self.bad_files.note(batch["bad"])
         if not batch["names"]:
             return
-        logits, answers = self._predict(batch)
-        error = F.cross_entropy(logits.float(), answers, reduction="sum").double()
-        right = (logits.argmax(-1) == answers).sum()
-        self.val_sums += torch.stack([error, right.double(), torch.tensor(len(answers), device=self.device).double()])
+        logits, labels = self._predict(batch)
+        error = F.cross_entropy(logits.float(), labels, reduction="sum").double()
+        right = (logits.argmax(-1) == labels).sum()
+        self.val_sums += torch.stack([error, right.double(), torch.tensor(len(labels), device=self.device).double()])
 
     def on_validation_epoch_end(self) -> None:
         """val_loss and val_accuracy: over all masked words of the held-out clips, whatever their batches."""
         error, right, count = self.trainer.strategy.reduce(self.val_sums, reduce_op="sum").tolist()
         if not count:
-            raise UserError(f"none of the {len(self.held_out)} held-out clips could be read; see {self.skipped}")
+            raise UserError(
+                f"none of the {len(self.validation_items)} held-out clips could be read; see {self.skipped}"
+            )
         self.report_val_loss(error / count)
         self.log("val_accuracy", right / count, prog_bar=True)
 
     def _predict(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Scores (M, vocab_size) and answers (M,) of the batch's masked words."""
+        """Scores (M, vocab_size) and labels (M,) of the batch's masked words."""
         targets = batch["targets"]
         logits = self.model(normalize_frames(batch["frames"]), batch["inputs"], batch["valid"], targets)
-        return logits, batch["answers"][targets]
+        return logits, batch["labels"][targets]
 
     # -- weights ---------------------------------------------------------------------------------------------
 
@@ -161,18 +165,18 @@ class VideoCaptionPretraining(PretrainingModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         model, tokenizer = to_plain(ModelSection(model=self.config.model)), self.tokenizer.to_plain()
-        checkpoint[CARD] = self.pretraining_card("vidswin_albert", model, tokenizer=tokenizer)
+        checkpoint[METADATA] = self.checkpoint_metadata("vidswin_albert", model, tokenizer=tokenizer)
 
     def init_from(self, checkpoint: dict[str, Any], source: str) -> None:
         """Take the weights alone of another run (--init-from), and its word pieces with them."""
-        self.tokenizer = tokenizer_of(checkpoint)
+        self.tokenizer = checkpoint_tokenizer(checkpoint)
         if self.tokenizer.vocab_size != self.config.model.albert.vocab_size:
-            settle_albert(self.config, self.tokenizer)
+            resolve_albert(self.config, self.tokenizer)
             self.model = VidSwinAlbert(self.config.model)
-        trained = from_plain(ModelSection, checkpoint[CARD]["config"], source).model
+        trained = from_plain(ModelSection, checkpoint[METADATA]["config"], source).model
         weights = self.model.resize_sparse_attention(select_weights(checkpoint["state_dict"], "model."), trained)
         load_weights(self.model, weights, source)
-        log.info("initialized from %s (step %d), with its word pieces", source, checkpoint[CARD]["step"])
+        log.info("initialized from %s (step %d), with its word pieces", source, checkpoint[METADATA]["step"])
 
 
 def _count_epochs_anew(config: PretrainConfig, earlier: dict[str, Any]) -> None:

@@ -73,7 +73,7 @@ def plan_windows(
 
 
 @dataclass(frozen=True)
-class _Stretch:
+class _Segment:
     """The windows along one axis that have the same length and place inside the full window."""
 
     positions: Tensor
@@ -82,12 +82,12 @@ class _Stretch:
     """Their place inside the full window."""
 
 
-def _stretches(length: int, window: int, shift: int) -> list[_Stretch]:
+def _stretches(length: int, window: int, shift: int) -> list[_Segment]:
     """The windows of one padded axis; the last one, if shifted, in the parts at the axis' end and at its start."""
 
-    def stretch(first: int, count: int, inside: slice) -> _Stretch:
+    def stretch(first: int, count: int, inside: slice) -> _Segment:
         starts = first + window * torch.arange(count)
-        return _Stretch(starts[:, None] + torch.arange(inside.stop - inside.start), inside)
+        return _Segment(starts[:, None] + torch.arange(inside.stop - inside.start), inside)
 
     whole = slice(0, window)
     if not shift:

@@ -13,7 +13,7 @@ from mynah.utility.albert.sparse_attention import SPARSE_TABLE
 from mynah.utility.albert.wordpiece import WordPieceTokenizer
 from mynah.utility.configuration.load import to_plain
 from mynah.utility.errors import UserError
-from mynah.utility.experiments.checkpoint import CARD, load_weights, make_card, select_weights
+from mynah.utility.experiments.checkpoint import METADATA, load_weights, make_metadata, select_weights
 from mynah.utility.experiments.weight_files import read_weights
 
 from .config import ModelSection, VidSwinAlbertConfig
@@ -47,7 +47,7 @@ def convert_swinbert(
         )
     model = VidSwinAlbert(config)
     load_weights(model, convert_weights(weights, config, path), path)
-    card = make_card(
+    metadata = make_metadata(
         "pretrain",
         "vidswin_albert",
         to_plain(ModelSection(model=config)),
@@ -55,7 +55,7 @@ def convert_swinbert(
         tokenizer=tokenizer.to_plain(),
         converted_from=str(path),
     )
-    return {CARD: card, "state_dict": {f"model.{key}": value for key, value in model.state_dict().items()}}
+    return {METADATA: metadata, "state_dict": {f"model.{key}": value for key, value in model.state_dict().items()}}
 
 
 def convert_weights(weights: dict[str, Tensor], config: VidSwinAlbertConfig, path: str | Path) -> dict[str, Tensor]:

@@ -14,10 +14,10 @@ from mynah.utility.acoustic.config import AcousticConfig, AcousticPretrainConfig
 from mynah.utility.acoustic.dataset import MaskedSpeechDataset, collate
 from mynah.utility.acoustic.figures import ObjectivePictures
 from mynah.utility.acoustic.model import AcousticModel
-from mynah.utility.audio.corpus import SpeechDataset, Utterance, scan_corpora, split_held_out
+from mynah.utility.audio.corpus import SpeechDataset, Utterance, scan_corpora, split_validation
 from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.configuration.load import to_plain
-from mynah.utility.experiments.checkpoint import CARD, load_weights, select_weights
+from mynah.utility.experiments.checkpoint import METADATA, load_weights, select_weights
 from mynah.utility.experiments.folder import Experiment
 from mynah.utility.nn.size import describe_size
 from mynah.utility.training.loaders import BadFileLog
@@ -49,11 +49,11 @@ class AcousticPretraining(PretrainingModule):
             max_bad_fraction=datarc.max_bad_fraction,
             log_path=self.skipped,
         )
-        self.train_utterances, self.held_out = split_held_out(utterances, datarc.valid_fraction, self.seed)
+        self.train_utterances, self.validation_items = split_validation(utterances, datarc.valid_fraction, self.seed)
         self.bad_files = BadFileLog(self.skipped, len(utterances), datarc.max_bad_fraction)
         hours = sum(utterance.samples for utterance in utterances) / SAMPLE_RATE / 3600
         names = ", ".join(datarc.file_path)
-        log.info("%s: %d utterances, %.2f h; %d held out", names, len(utterances), hours, len(self.held_out))
+        log.info("%s: %d utterances, %.2f h; %d held out", names, len(utterances), hours, len(self.validation_items))
         if self.is_new_run:
             self.model.objective.fit(self.model.features, self._waveforms())
 
@@ -82,9 +82,9 @@ class AcousticPretraining(PretrainingModule):
         return self.make_training_loader(dataset, dataset.speech.lengths, collate)
 
     def val_dataloader(self) -> DataLoader | list:
-        if not self.held_out:
+        if not self.validation_items:
             return []
-        dataset = self._dataset(self.held_out)
+        dataset = self._dataset(self.validation_items)
         return self.make_evaluation_loader(dataset, dataset.speech.lengths, collate)
 
     def _dataset(self, utterances: list[Utterance]) -> MaskedSpeechDataset:
@@ -101,7 +101,7 @@ class AcousticPretraining(PretrainingModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         num_masked = self.mean_over_processes(batch["plan"].target.sum())
         loss = self.model.loss(batch["wavs"], batch["lengths"], batch["plan"], num_masked)
-        self.guard(loss, batch["names"])
+        self.track_loss(loss, batch["names"])
         self.log("loss", loss, prog_bar=True, batch_size=len(batch["names"]))
         return loss
 
@@ -133,9 +133,11 @@ class AcousticPretraining(PretrainingModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         plain = to_plain(self.config)
-        checkpoint[CARD] = self.pretraining_card(self.name, {key: plain[key] for key in AcousticConfig.model_fields})
+        checkpoint[METADATA] = self.checkpoint_metadata(
+            self.name, {key: plain[key] for key in AcousticConfig.model_fields}
+        )
 
     def init_from(self, checkpoint: dict[str, Any], source: str) -> None:
         """Take the weights alone of another run (--init-from)."""
         load_weights(self.model, select_weights(checkpoint["state_dict"], "model."), source)
-        log.info("initialized from %s (step %d)", source, checkpoint[CARD]["step"])
+        log.info("initialized from %s (step %d)", source, checkpoint[METADATA]["step"])

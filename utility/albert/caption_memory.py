@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mynah.utility.albert.captioning import AlbertForImageCaptioning
-from mynah.utility.nn.encoder import Attend, TransformerLayer, combine_masks, fused_attention
+from mynah.utility.nn.encoder import AttentionFunction, TransformerLayer, combine_masks, fused_attention
 
 
 class CachedDecoder:
@@ -97,7 +97,7 @@ class LayerMemory:
         self.size = num_video + num_positions * num_beams
         self.keys = self.values = torch.empty(0)
 
-    def video_attention(self, mask: Tensor | None, needed: bool) -> Attend:
+    def video_attention(self, mask: Tensor | None, needed: bool) -> AttentionFunction:
         """Attention among video tokens that remembers their keys and values; answers no query unless `needed`."""
 
         def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
@@ -108,7 +108,7 @@ class LayerMemory:
 
         return attend
 
-    def word_attention(self, mask: Tensor, position: int) -> Attend:
+    def word_attention(self, mask: Tensor, position: int) -> AttentionFunction:
         """Attention of the words at `position` and of the [MASK]s after it, which are remembered until the next step
         writes words in their place."""
 

@@ -153,7 +153,7 @@ class AlbertImgModel(nn.Module):
 
 
 class CaptionVideoAttention:
-    """Attention over [K captions of C word pieces | N video tokens] of every clip; an `Attend` of the encoder.
+    """Attention over [K captions of C word pieces | N video tokens] of every clip; an encoder's `AttentionFunction`.
 
     Captions and video are asked apart, so that nobody computes what video tokens would make of captions.
     """

@@ -50,7 +50,7 @@ class MaskedCaptions:
     inputs: Tensor
     """(..., C) int64 word pieces."""
     targets: Tensor
-    """(..., C) bool; the answers are the original word pieces in these positions."""
+    """(..., C) bool; the labels are the original word pieces in these positions."""
 
 
 def pad_captions(captions: Sequence[Sequence[Sequence[int]]], pad_id: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 SPARSE_TABLE = "sparse_attention.table"
 """The table's name among the weights of a captioning model."""
-CLOSED_SCORE = -10000.0
+MASKED_SCORE = -10000.0
 RESIZINGS = ("block", "interpolate")
 
 
@@ -41,11 +41,11 @@ class LearnedSparseAttention(nn.Module):
     def bias(self) -> Tensor:
         """(N, N), to be added to attention scores."""
         if self.hard:
-            return CLOSED_SCORE * (1 - self.probabilities())
+            return MASKED_SCORE * (1 - self.probabilities())
         if self.form == "log":
             return F.logsigmoid(self.table.float()).masked_fill(self._diagonal(), 0.0)
         # sigmoid(-x) = 1 - sigmoid(x), without the rounding that the factor would show.
-        return CLOSED_SCORE * torch.sigmoid(-self.table).masked_fill(self._diagonal(), 0.0)
+        return MASKED_SCORE * torch.sigmoid(-self.table).masked_fill(self._diagonal(), 0.0)
 
     def sparsity(self) -> Tensor:
         """The loss that closes what is not needed: soft openness, off the diagonal, summed and over N * N."""

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from mynah.utility.audio.durations import measure_lengths
 from mynah.utility.audio.files import SAMPLE_RATE, UnreadableAudio, find_audio, read_audio, trim_silence
 from mynah.utility.configuration.sections import Section, rules
-from mynah.utility.data.splits import held_out_indices
+from mynah.utility.data.splits import validation_indices
 from mynah.utility.data.tables import is_table, read_manifest
 from mynah.utility.errors import UserError
 from mynah.utility.storage import write_atomically
@@ -104,7 +104,7 @@ def scan_corpora(
     return utterances
 
 
-def split_held_out(
+def split_validation(
     utterances: Sequence[Utterance], fraction: float, seed: int
 ) -> tuple[list[Utterance], list[Utterance]]:
     """(train, held out), in the given order; about `fraction` is held out, and at least one in each if there are two.
@@ -112,9 +112,9 @@ def split_held_out(
     An utterance's side follows from the seed, its corpus and its name alone: others may come and go.
     """
     names = [f"{utterance.corpus}/{utterance.name or utterance.path}" for utterance in utterances]
-    held_out = held_out_indices(names, fraction, seed)
-    train = [utterance for index, utterance in enumerate(utterances) if index not in held_out]
-    return train, [utterances[index] for index in sorted(held_out)]
+    validation_items = validation_indices(names, fraction, seed)
+    train = [utterance for index, utterance in enumerate(utterances) if index not in validation_items]
+    return train, [utterances[index] for index in sorted(validation_items)]
 
 
 class SpeechDataset(Dataset):

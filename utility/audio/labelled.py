@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 from mynah.utility.audio.corpus import SpeechDataset, Utterance
 
 
-class LabelledSpeech(Dataset):
+class LabelledSpeechDataset(Dataset):
     """SpeechDataset's items with `label` added, and `fixed`: whether the signal is the same in every pass.
 
     utterances and labels: one label an utterance, of any plain type. max_samples: length of a random crop at 16 kHz,

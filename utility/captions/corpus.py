@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from mynah.utility.captions.files import LANGUAGES, read_captions
 from mynah.utility.configuration.sections import Section, one_of, rules
-from mynah.utility.data.splits import held_out_indices
+from mynah.utility.data.splits import validation_indices
 from mynah.utility.demo.video import demo_vatex
 from mynah.utility.errors import UserError
 from mynah.utility.storage import cache_dir, write_atomically
@@ -131,13 +131,13 @@ def annotation_file(config: CaptionCorpusConfig, split: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def split_held_out_clips(
+def split_validation_clips(
     clips: Sequence[CaptionedClip], fraction: float, seed: int
 ) -> tuple[list[CaptionedClip], list[CaptionedClip]]:
     """(train, held out), in the given order; a clip's side follows from the seed and its name alone."""
-    held_out = held_out_indices([clip.name for clip in clips], fraction, seed)
-    train = [clip for index, clip in enumerate(clips) if index not in held_out]
-    return train, [clips[index] for index in sorted(held_out)]
+    validation_items = validation_indices([clip.name for clip in clips], fraction, seed)
+    train = [clip for index, clip in enumerate(clips) if index not in validation_items]
+    return train, [clips[index] for index in sorted(validation_items)]
 
 
 class ClipDataset(Dataset):

@@ -17,7 +17,7 @@ PLAIN_WORD = re.compile(r"\w+(?=n't\b)|n't\b|'(?:s|re|ve|ll|d|m)\b|\w+")
 # A Chinese character is a token, and so is a word or number of other scripts.
 CHARACTER = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]|[^\W\u3400-\u9fff\uf900-\ufaff]+")
 
-UNSAYABLE = "<empty>"  # no tokenizer gives it, so no prediction matches it
+EMPTY_REFERENCE = "<empty>"  # no tokenizer gives it, so no prediction matches it
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def caption_scores(
     spoken = {clip: [predictions[clip], *references[clip]] for clip in predictions}
     tokenized, tokenizer = _tokenize(spoken, language, java, left_out)
     said = {clip: [texts[0]] for clip, texts in tokenized.items()}
-    right = {clip: [text for text in texts[1:] if text] or [UNSAYABLE] for clip, texts in tokenized.items()}
+    right = {clip: [text for text in texts[1:] if text] or [EMPTY_REFERENCE] for clip, texts in tokenized.items()}
     columns = _overlap_scores(said, right, left_out)
     if not left_out.get("METEOR"):
         try:

@@ -95,7 +95,7 @@ class _Source:
     """"demo." for a demo section."""
 
     def place(self, key: str) -> str:
-        line = next((self.lines[part] for part in _upwards(self.prefix + key) if part in self.lines), None)
+        line = next((self.lines[part] for part in _ancestors(self.prefix + key) if part in self.lines), None)
         return self.name if line is None else f"{self.name}, line {line}"
 
 
@@ -169,7 +169,7 @@ class _Builder:
 
     def origin(self, key: str) -> _Source | None:
         """The last source of the value at a key, or of anything in it."""
-        for part in _upwards(key):
+        for part in _ancestors(key):
             inside = [leaf for leaf in self.origins if leaf == part or leaf.startswith((f"{part}[", f"{part}."))]
             if inside:
                 return self.origins[inside[-1]]
@@ -202,7 +202,7 @@ def _leaves(data: Any, key: str) -> list[str]:
     return [key]
 
 
-def _upwards(key: str) -> Iterator[str]:
+def _ancestors(key: str) -> Iterator[str]:
     """The key and the keys above it: a.b[0], a.b, a."""
     while key:
         yield key

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 
-def held_out_indices(names: Sequence[str], fraction: float, seed: int) -> set[int]:
+def validation_indices(names: Sequence[str], fraction: float, seed: int) -> set[int]:
     """The indices that are held out: about `fraction` of them, and at least one on each side if there are two.
 
     A name's side follows from the seed and itself alone. None is held out where fraction is 0 or there are fewer
@@ -12,14 +12,14 @@ def held_out_indices(names: Sequence[str], fraction: float, seed: int) -> set[in
     """
     if fraction <= 0 or len(names) < 2:
         return set()
-    shares = [share_of(f"{seed}/{name}") for name in names]
-    held_out = {index for index, share in enumerate(shares) if share < fraction}
-    held_out.add(shares.index(min(shares)))
-    held_out.discard(shares.index(max(shares)))
-    return held_out
+    shares = [hash_fraction(f"{seed}/{name}") for name in names]
+    validation_items = {index for index, share in enumerate(shares) if share < fraction}
+    validation_items.add(shares.index(min(shares)))
+    validation_items.discard(shares.index(max(shares)))
+    return validation_items
 
 
-def share_of(text: str) -> float:
+def hash_fraction(text: str) -> float:
     """A number from 0 to 1 that the text alone decides, evenly spread over texts."""
     digest = hashlib.sha256(text.encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

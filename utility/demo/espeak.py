@@ -25,7 +25,7 @@ SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), c
 
 
 @dataclass(frozen=True)
-class Manner:
+class VoiceSettings:
     """How a text is spoken.
 
     voice: an eSpeak voice, e.g. "en-us", with "+variant" appended for another timbre, e.g. "en-us+f2".
@@ -42,7 +42,7 @@ class Espeak:
     """A context manager that owns the library while it is open; the library holds one state a process.
 
     >>> with Espeak() as espeak:
-    ...     wav = espeak.speak("Good morning.", Manner("en-us+f2"))  # (T,) float32 at espeak.sample_rate
+    ...     wav = espeak.speak("Good morning.", VoiceSettings("en-us+f2"))  # (T,) float32 at espeak.sample_rate
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Espeak:
             self._short_data.cleanup()
             self._short_data = None
 
-    def speak(self, text: str, manner: Manner) -> np.ndarray:
+    def speak(self, text: str, manner: VoiceSettings) -> np.ndarray:
         """Returns (T,) float32 in [-1, 1] at `self.sample_rate`.
 
         The phase of the voice runs on from call to call, also over a reopening of the library, so the same

@@ -23,7 +23,7 @@ ACTIONS = (
     "dropped", "pushed", "chose", "washed", "measured", "brought", "kept", "shared", "collected",
     "threw away", "searched for", "talked about", "looked after", "gave back", "asked for",
 )  # fmt: skip
-AMOUNTS = (
+QUANTIFIERS = (
     "a", "the", "two", "three", "five", "seven", "nine", "twelve", "twenty", "some", "many", "a dozen",
     "half of the", "all the", "forty six", "a hundred",
 )  # fmt: skip
@@ -57,7 +57,7 @@ def demo_sentences(count: int, seed: int) -> list[str]:
 
 def _sentence(draw: random.Random) -> str:
     opener, color, thing = draw.choice(OPENERS), draw.choice(COLORS), draw.choice(THINGS)
-    amount = draw.choice(AMOUNTS)
+    amount = draw.choice(QUANTIFIERS)
     if amount == "a":
         amount = "an" if color[0] in "aeiou" else "a"
     elif amount != "the":

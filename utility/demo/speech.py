@@ -16,8 +16,8 @@ import torch
 import torchaudio
 
 from mynah.utility.audio.files import SAMPLE_RATE
-from mynah.utility.demo.espeak import Espeak, Manner
-from mynah.utility.demo.make_once import make_once
+from mynah.utility.demo.cached_corpus import cached_corpus
+from mynah.utility.demo.espeak import Espeak, VoiceSettings
 from mynah.utility.demo.sentences import demo_sentences
 
 DEMO_VERSION = "2"  # one up whenever a corpus changes, so that an older one in the cache is not taken for it
@@ -44,9 +44,9 @@ ACCENTS = ("en-us", "en", "en-gb-scotland", "en-us-nyc", "en-gb-x-rp", "en-029",
 
 @dataclass(frozen=True)
 class Speaker:
-    """accent and timbre: an eSpeak voice and variant; pitch, words_per_minute: its usual ones (see Manner).
+    """accent and timbre: an eSpeak voice and variant; pitch, words_per_minute: its usual ones (see VoiceSettings).
 
-    throat: all frequencies are multiplied by it; eSpeak's own voice is 1.
+    formant_scale: all frequencies are multiplied by it; eSpeak's own voice is 1.
     """
 
     accent: str
@@ -54,12 +54,12 @@ class Speaker:
     gender: str
     pitch: int
     words_per_minute: int
-    throat: float
+    formant_scale: float
 
 
 def demo_librispeech() -> Path:
     """The `LibriSpeech` folder: train-demo/<speaker>/<chapter>/<speaker>-<chapter>-0000.flac, 24 speakers."""
-    return make_once("LibriSpeech", DEMO_VERSION, SPOKEN, _write_librispeech)
+    return cached_corpus("LibriSpeech", DEMO_VERSION, SPOKEN, _write_librispeech)
 
 
 def demo_voxceleb1() -> Path:
@@ -67,7 +67,7 @@ def demo_voxceleb1() -> Path:
 
     None of them is in `demo_librispeech`, and no sentence is in two splits.
     """
-    return make_once("VoxCeleb1", DEMO_VERSION, SPOKEN, _write_voxceleb1)
+    return cached_corpus("VoxCeleb1", DEMO_VERSION, SPOKEN, _write_voxceleb1)
 
 
 def demo_labels() -> Path:
@@ -82,8 +82,8 @@ def demo_speakers(timbres: Sequence[tuple[str, str]], relatives: int) -> list[Sp
         accent = ACCENTS[number % len(ACCENTS)]
         for relative in range(relatives):
             pitch, pace = 38 + 8 * relative, 182 + 8 * ((number + 2 * relative) % 4)
-            throat = 0.98 + 0.02 * ((2 * relative + relative // 2) % relatives)
-            speakers.append(Speaker(accent, timbre, gender, pitch, pace, throat))
+            formant_scale = 0.98 + 0.02 * ((2 * relative + relative // 2) % relatives)
+            speakers.append(Speaker(accent, timbre, gender, pitch, pace, formant_scale))
     return speakers
 
 
@@ -134,14 +134,14 @@ class _Studio:
 
     def record(self, sentence: str, speaker: Speaker, path: Path) -> None:
         draw = self._draw
-        manner = Manner(
+        manner = VoiceSettings(
             voice=f"{speaker.accent}+{speaker.timbre}",
             words_per_minute=round(speaker.words_per_minute * draw.uniform(0.93, 1.1)),
             pitch=round(speaker.pitch + draw.uniform(-6, 6)),
             pitch_range=round(draw.uniform(35, 65)),
         )
-        throat = speaker.throat * draw.choice((0.99, 1.0, 1.01))
-        wav = _resample(self.espeak.speak(sentence, manner), self.espeak.sample_rate * throat)
+        formant_scale = speaker.formant_scale * draw.choice((0.99, 1.0, 1.01))
+        wav = _resample(self.espeak.speak(sentence, manner), self.espeak.sample_rate * formant_scale)
         wav = _through_a_channel(wav[: int(LONGEST_SECONDS * SAMPLE_RATE)], draw, self.noise_db)
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, wav, SAMPLE_RATE, subtype="PCM_16")

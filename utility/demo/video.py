@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mynah.utility.demo.make_once import make_once
+from mynah.utility.demo.cached_corpus import cached_corpus
 from mynah.utility.video.writing import write_clip
 
 VERSION = "video-2"  # one up whenever the corpus changes
@@ -64,7 +64,7 @@ class Combination:
 
 def demo_vatex() -> Path:
     """The corpus's folder: videos/*.mp4 (64 x 64, 1.5 s) and VATEX's three JSON files; 600 + 60 + 60 clips."""
-    return make_once("VATEX", VERSION, "clips of moving shapes", _write_corpus)
+    return cached_corpus("VATEX", VERSION, "clips of moving shapes", _write_corpus)
 
 
 def demo_combination(name: str) -> Combination:

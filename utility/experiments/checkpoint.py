@@ -1,7 +1,7 @@
 """Self-describing checkpoints: reading them, and refusing wrong ones with one clear message.
 
 A checkpoint is what `torch.save` writes of plain tensors and dicts, so that `torch.load(weights_only=True)` reads
-it. Beside Lightning's entries (state_dict, optimizer_states, loops, ...) it holds the card under "mynah":
+it. Beside Lightning's entries (state_dict, optimizer_states, loops, ...) it holds the metadata under "mynah":
 
     {"format_version": 1, "kind": "pretrain" or "downstream", "upstream": name, "config": the upstream's full
      configuration, "step": optimizer steps done, ...}
@@ -20,41 +20,41 @@ from torch import Tensor, nn
 from mynah.utility.errors import UserError
 
 FORMAT_VERSION = 1
-CARD = "mynah"
+METADATA = "mynah"
 CARD_KEYS = {"format_version", "kind", "upstream", "config", "step"}
 KINDS = {"pretrain": "an upstream checkpoint of run_pretrain.py", "downstream": "a task of run_downstream.py"}
 SHOWN = 3
 
 
-def make_card(kind: str, upstream: str, config: dict[str, Any], step: int, **more: Any) -> dict[str, Any]:
+def make_metadata(kind: str, upstream: str, config: dict[str, Any], step: int, **more: Any) -> dict[str, Any]:
     """What a checkpoint says of itself; config and more are plain values, step counts optimizer steps."""
-    card = {"format_version": FORMAT_VERSION, "kind": kind, "upstream": upstream, "config": config, "step": step}
-    return {**card, **more}
+    metadata = {"format_version": FORMAT_VERSION, "kind": kind, "upstream": upstream, "config": config, "step": step}
+    return {**metadata, **more}
 
 
 def read_checkpoint(source: str | Path, kind: str, upstream: str | None = None) -> dict[str, Any]:
     """Read a checkpoint file, an experiment's directory, or a URL, to the CPU.
 
-    kind: "pretrain" or "downstream". upstream: the name that its card must carry, if given.
+    kind: "pretrain" or "downstream". upstream: the name that its metadata must carry, if given.
     Raises UserError, naming the file and what was expected, for anything else.
     """
     path = locate_checkpoint(source)
     checkpoint = _load(path)
-    card = checkpoint.get(CARD) if isinstance(checkpoint, dict) else None
+    metadata = checkpoint.get(METADATA) if isinstance(checkpoint, dict) else None
     expected = KINDS[kind] + (f" for upstream '{upstream}'" if upstream else "")
-    if not isinstance(card, dict) or "state_dict" not in checkpoint or not card.keys() >= CARD_KEYS:
+    if not isinstance(metadata, dict) or "state_dict" not in checkpoint or not metadata.keys() >= CARD_KEYS:
         raise UserError(f"{path}: a torch file, but not a checkpoint of Mynah; expected {expected}")
-    if card["format_version"] > FORMAT_VERSION:
+    if metadata["format_version"] > FORMAT_VERSION:
         raise UserError(
-            f"{path}: written in checkpoint format {card['format_version']}, this version reads up to "
+            f"{path}: written in checkpoint format {metadata['format_version']}, this version reads up to "
             f"{FORMAT_VERSION}; update the code"
         )
-    if card["kind"] != kind:
-        raise UserError(f"{path}: holds {KINDS.get(card['kind'], card['kind'])}; expected {expected}")
-    if upstream is not None and card["upstream"] != upstream:
+    if metadata["kind"] != kind:
+        raise UserError(f"{path}: holds {KINDS.get(metadata['kind'], metadata['kind'])}; expected {expected}")
+    if upstream is not None and metadata["upstream"] != upstream:
         raise UserError(
-            f"{path}: holds upstream '{card['upstream']}', but '{upstream}' was asked for; "
-            f"give -u {card['upstream']}, or a checkpoint of '{upstream}'"
+            f"{path}: holds upstream '{metadata['upstream']}', but '{upstream}' was asked for; "
+            f"give -u {metadata['upstream']}, or a checkpoint of '{upstream}'"
         )
     return checkpoint
 

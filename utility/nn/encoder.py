@@ -62,7 +62,7 @@ class EncoderConfig(Section):
             )
 
 
-Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+AttentionFunction = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """(query, key, value, each (B, heads, N, d), dropout probability) -> what the queries gather: (B, heads, M, d).
 
 M is N, or less where the first M queries only are of interest: the layer then goes on with those positions alone.
@@ -124,7 +124,7 @@ class TransformerLayer(nn.Module):
         self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+    def forward(self, x: Tensor, attend: AttentionFunction) -> Tensor:
         """x: (B, N, D) -> (B, M, D), the positions whose queries `attend` answers."""
         attended = self.attention(x, attend)
         x = self.attention_norm(x[:, : attended.shape[1]] + self.dropout(attended))
@@ -133,7 +133,7 @@ class TransformerLayer(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """The projections of multi-head self-attention around an `Attend`, which says who attends to whom."""
+    """The projections of multi-head self-attention around an `AttentionFunction`, which says who attends to whom."""
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -142,7 +142,7 @@ class SelfAttention(nn.Module):
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+    def forward(self, x: Tensor, attend: AttentionFunction) -> Tensor:
         """x: (B, N, D) -> (B, M, D)."""
         batch, positions, width = x.shape
         heads = self.query_key_value(x).view(batch, positions, 3, self.num_heads, width // self.num_heads)
@@ -152,7 +152,7 @@ class SelfAttention(nn.Module):
 
 
 class MaskedAttention:
-    """Everyone attends to everyone, as far as a mask lets them; an `Attend`."""
+    """Everyone attends to everyone, as far as a mask lets them; an `AttentionFunction`."""
 
     def __init__(self, mask: Tensor | None, keep_maps: bool):
         self.mask, self.keep_maps = mask, keep_maps

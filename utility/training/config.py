@@ -113,7 +113,7 @@ class SharedConfig(Section):
         """Whether nothing else says how long the run is."""
         return True
 
-    def settled_keys(self) -> list[str]:
+    def resolved_keys(self) -> list[str]:
         """The keys that a run finds out for itself when it begins, whatever the configuration says of them."""
         return []
 
@@ -149,9 +149,9 @@ def refuse_other_model(config: Any, plain: dict[str, Any], source: Path) -> None
     """Raise UserError where weights that are trained would be used in another model than they were trained in.
 
     config: of the run that goes on with the checkpoint `source`, or uses it; plain: the one that it was written with.
-    What `config.settled_keys()` names is the checkpoint's own in any case.
+    What `config.resolved_keys()` names is the checkpoint's own in any case.
     """
-    settled = tuple(config.settled_keys())
+    settled = tuple(config.resolved_keys())
     given = to_plain(config)
     changed = [
         f"{key}={value}"

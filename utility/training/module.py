@@ -23,7 +23,7 @@ class TrainingModule(LightningModule):
     """A LightningModule one step of which is a function of the seed and the step's number.
 
     A subclass sets `config` (with a section `dataloader`), `seed` and `bad_files`, and reports each batch's loss to
-    `guard`.
+    `track_loss`.
     """
 
     config: Any
@@ -77,7 +77,7 @@ class TrainingModule(LightningModule):
         torch.manual_seed((self.seed * 1_000_003 + self._position) * 1009 + self.global_rank)
         self._position += 1
 
-    def guard(self, loss: Tensor, names: list[str]) -> None:
+    def track_loss(self, loss: Tensor, names: list[str]) -> None:
         """Remember a batch's loss, to be looked at before the weights change; no synchronization yet."""
         self._losses.append(loss.detach())
         self._names.extend(names)

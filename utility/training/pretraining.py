@@ -7,7 +7,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from mynah.utility.configuration.load import to_plain
-from mynah.utility.experiments.checkpoint import CARD, make_card
+from mynah.utility.experiments.checkpoint import METADATA, make_metadata
 from mynah.utility.experiments.folder import Experiment
 from mynah.utility.training.config import PretrainConfig
 from mynah.utility.training.module import TrainingModule
@@ -19,13 +19,13 @@ class PretrainingModule(TrainingModule, ABC):
     The run calls, in this order: the constructor; for a resumed run, loading of the weights, else `init_from` if
     asked for; `prepare`; `describe_size`; then Lightning's own methods of training and validation. A subclass
     implements what is abstract here and Lightning's `training_step`, `validation_step` and `configure_optimizers`. It
-    calls `report_val_loss` once a validation, and `on_save_checkpoint` puts what `pretraining_card` returns under
-    CARD.
+    calls `report_val_loss` once a validation, and `on_save_checkpoint` puts what `checkpoint_metadata` returns under
+    METADATA.
     """
 
     monitor, mode = "val_loss", "min"
     config: PretrainConfig
-    held_out: Sequence[Any]
+    validation_items: Sequence[Any]
     """What is held out for validation; set by `prepare` or before it. Empty: there is no validation."""
 
     def __init__(self, config: PretrainConfig, experiment: Experiment):
@@ -67,9 +67,9 @@ class PretrainingModule(TrainingModule, ABC):
             self.first_val_loss = val_loss
         self.log("val_loss", val_loss, prog_bar=True)
 
-    def pretraining_card(self, name: str, config: dict[str, Any], **more: Any) -> dict[str, Any]:
-        """The card of a checkpoint of the upstream `name`; config, more: as `make_card` takes them."""
-        return make_card(
+    def checkpoint_metadata(self, name: str, config: dict[str, Any], **more: Any) -> dict[str, Any]:
+        """The metadata of a checkpoint of the upstream `name`; config, more: as `make_metadata` takes them."""
+        return make_metadata(
             "pretrain",
             name,
             config,
@@ -81,5 +81,5 @@ class PretrainingModule(TrainingModule, ABC):
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        card = checkpoint[CARD]
-        self.first_val_loss, self.last_val_loss = card["first_val_loss"], card["last_val_loss"]
+        metadata = checkpoint[METADATA]
+        self.first_val_loss, self.last_val_loss = metadata["first_val_loss"], metadata["last_val_loss"]

@@ -58,10 +58,10 @@ class FrameCache:
 
     def _remove_abandoned(self) -> None:
         """What processes left half made when they were killed."""
-        for workshop in self.folder.glob(f"*/{MAKING}*"):
+        for temporary_folder in self.folder.glob(f"*/{MAKING}*"):
             try:
-                if time.time() - workshop.stat().st_mtime > ABANDONED_SECONDS:
-                    shutil.rmtree(workshop)
+                if time.time() - temporary_folder.stat().st_mtime > ABANDONED_SECONDS:
+                    shutil.rmtree(temporary_folder)
             except OSError:  # another process was faster
                 continue
 
@@ -70,8 +70,8 @@ class FrameCache:
             return
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=entry.parent, prefix=MAKING) as workshop:
-                made = Path(workshop) / entry.name
+            with tempfile.TemporaryDirectory(dir=entry.parent, prefix=MAKING) as temporary_folder:
+                made = Path(temporary_folder) / entry.name
                 np.save(made, clip.numpy())
                 made.replace(entry)
         except OSError as error:

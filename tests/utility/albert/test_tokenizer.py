@@ -253,10 +253,10 @@ def test_real_captions(shared_data, tmp_path):
     assert tokenizer.vocab_size == 1000
     tokenizer.save(tmp_path)
     peer = PeerTokenizer.from_pretrained(tmp_path)
-    held_out = texts[8000:12000]
-    ids = [tokenizer.encode(text).ids for text in held_out]
-    assert ids == peer(held_out)["input_ids"]
+    validation_items = texts[8000:12000]
+    ids = [tokenizer.encode(text).ids for text in validation_items]
+    assert ids == peer(validation_items)["input_ids"]
     assert sum(tokenizer.unk_id in one for one in ids) < 5
-    lowered = [" ".join(text.lower().split()) for text in held_out]
+    lowered = [" ".join(text.lower().split()) for text in validation_items]
     same = [tokenizer.decode(one) == text for one, text in zip(ids, lowered, strict=True)]
     assert sum(same) > 0.99 * len(same)

@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from mynah.utility.audio import durations as length_cache
-from mynah.utility.audio.corpus import CorpusConfig, SpeechDataset, Utterance, scan_corpora, split_held_out
+from mynah.utility.audio.corpus import CorpusConfig, SpeechDataset, Utterance, scan_corpora, split_validation
 from mynah.utility.audio.files import audio_info
 from mynah.utility.configuration.problems import validate
 from mynah.utility.data.tables import read_manifest
@@ -271,18 +271,18 @@ def named(count: int, folder: str = "/data") -> list[Utterance]:
 
 def test_about_the_asked_share_is_held_out_and_none_is_lost():
     utterances = named(2000)
-    train, held_out = split_held_out(utterances, 0.05, seed=3)
-    assert 60 <= len(held_out) <= 140  # 100 expected; these bounds are 4 standard deviations away
-    assert sorted(train + held_out, key=utterances.index) == utterances
-    assert split_held_out(utterances, 0.05, seed=4)[1] != held_out
+    train, validation_items = split_validation(utterances, 0.05, seed=3)
+    assert 60 <= len(validation_items) <= 140  # 100 expected; these bounds are 4 standard deviations away
+    assert sorted(train + validation_items, key=utterances.index) == utterances
+    assert split_validation(utterances, 0.05, seed=4)[1] != validation_items
 
 
 def test_other_files_and_another_place_move_none_between_train_and_held_out():
     utterances = named(300)
-    held_out = {each.name for each in split_held_out(utterances[::2], 0.2, seed=0)[1]}
-    of_all = {each.name for each in split_held_out(utterances, 0.2, seed=0)[1]}
-    moved = {each.name for each in split_held_out(named(300, "/elsewhere"), 0.2, seed=0)[1]}
-    assert held_out == of_all & {each.name for each in utterances[::2]}
+    validation_items = {each.name for each in split_validation(utterances[::2], 0.2, seed=0)[1]}
+    of_all = {each.name for each in split_validation(utterances, 0.2, seed=0)[1]}
+    moved = {each.name for each in split_validation(named(300, "/elsewhere"), 0.2, seed=0)[1]}
+    assert validation_items == of_all & {each.name for each in utterances[::2]}
     assert moved == of_all
 
 
@@ -290,14 +290,14 @@ def test_other_files_and_another_place_move_none_between_train_and_held_out():
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_both_sides_get_at_least_one(fraction, count):
     for seed in range(20):
-        train, held_out = split_held_out(named(count), fraction, seed)
+        train, validation_items = split_validation(named(count), fraction, seed)
         assert train
-        assert held_out
+        assert validation_items
 
 
 def test_nothing_is_held_out_of_one_or_for_a_fraction_of_zero():
-    assert split_held_out(named(1), 0.5, 0) == (named(1), [])
-    assert split_held_out(named(9), 0.0, 0) == (named(9), [])
+    assert split_validation(named(1), 0.5, 0) == (named(1), [])
+    assert split_validation(named(9), 0.0, 0) == (named(9), [])
 
 
 def dataset(tmp_path: Path, max_samples: int | None = 1000, seed: int = 5, **options) -> SpeechDataset:
@@ -374,7 +374,7 @@ def test_configuration_names_impossible_values():
 def test_a_corpus_may_move_without_losing_its_split(tmp_path):
     for number in range(30):
         write(tmp_path / "here" / f"{number}.wav", samples=1600 + number)
-    before = split_held_out(scan(tmp_path / "here"), 0.3, 1)[1]
+    before = split_validation(scan(tmp_path / "here"), 0.3, 1)[1]
     shutil.move(tmp_path / "here", tmp_path / "there")
-    after = split_held_out(scan(tmp_path / "there"), 0.3, 1)[1]
+    after = split_validation(scan(tmp_path / "there"), 0.3, 1)[1]
     assert [each.name for each in after] == [each.name for each in before]

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from mynah.utility.audio.corpus import Utterance, split_held_out
+from mynah.utility.audio.corpus import Utterance, split_validation
 from mynah.utility.captions.corpus import (
     CaptionCorpusConfig,
     CaptionedClip,
     ClipDataset,
     annotation_file,
     read_captioned_clips,
-    split_held_out_clips,
+    split_validation_clips,
 )
 from mynah.utility.captions.files import read_captions
 from mynah.utility.configuration.load import from_plain, to_plain
@@ -220,20 +220,20 @@ def test_the_frame_cache_is_nowhere_in_the_users_cache_or_where_it_says(own_cach
 
 def test_held_out_clips_follow_from_their_names_as_utterances_do():
     clips = [CaptionedClip(f"/v/{number}.mp4", f"clip{number}", ("x",)) for number in range(300)]
-    train, held_out = split_held_out_clips(clips, 0.1, seed=3)
-    assert 15 <= len(held_out) <= 45
-    assert sorted([*train, *held_out], key=clips.index) == clips
-    fewer = [clip for clip in clips if clip != held_out[0]]
-    assert split_held_out_clips(fewer, 0.1, seed=3)[1] == held_out[1:]
-    assert split_held_out_clips(clips, 0.1, seed=4)[1] != held_out
+    train, validation_items = split_validation_clips(clips, 0.1, seed=3)
+    assert 15 <= len(validation_items) <= 45
+    assert sorted([*train, *validation_items], key=clips.index) == clips
+    fewer = [clip for clip in clips if clip != validation_items[0]]
+    assert split_validation_clips(fewer, 0.1, seed=3)[1] == validation_items[1:]
+    assert split_validation_clips(clips, 0.1, seed=4)[1] != validation_items
     utterances = [Utterance(f"/v/{number}.mp4", 1, "clips", f"{number}") for number in range(300)]
     named = [CaptionedClip(each.path, f"clips/{each.name}", ("x",)) for each in utterances]
-    expected = [each.path for each in split_held_out(utterances, 0.1, seed=3)[1]]
-    assert [clip.path for clip in split_held_out_clips(named, 0.1, seed=3)[1]] == expected
+    expected = [each.path for each in split_validation(utterances, 0.1, seed=3)[1]]
+    assert [clip.path for clip in split_validation_clips(named, 0.1, seed=3)[1]] == expected
     for few in (clips[:0], clips[:1]):
-        assert split_held_out_clips(few, 0.5, seed=0) == (few, [])
-    assert [len(side) for side in split_held_out_clips(clips[:2], 0.01, seed=0)] == [1, 1]
-    assert split_held_out_clips(clips, 0, seed=0) == (clips, [])
+        assert split_validation_clips(few, 0.5, seed=0) == (few, [])
+    assert [len(side) for side in split_validation_clips(clips[:2], 0.01, seed=0)] == [1, 1]
+    assert split_validation_clips(clips, 0, seed=0) == (clips, [])
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from mynah.utility.demo import speech as demo_speech
-from mynah.utility.demo.espeak import Espeak, Manner
+from mynah.utility.demo.espeak import Espeak, VoiceSettings
 from mynah.utility.demo.sentences import demo_sentences
 from mynah.utility.errors import UserError
 
@@ -164,7 +164,7 @@ def test_a_higher_pitch_and_a_slower_pace_are_heard(tmp_path):
         rate = synthesizer.sample_rate
         text = "Seven silver lanterns were hanging over the river."
         spoken = {
-            (pitch, pace): synthesizer.speak(text, Manner("en-us", pace, pitch, pitch_range=20))
+            (pitch, pace): synthesizer.speak(text, VoiceSettings("en-us", pace, pitch, pitch_range=20))
             for pitch, pace in ((30, 170), (80, 170), (30, 240))
         }
     for key, wav in spoken.items():
@@ -175,7 +175,7 @@ def test_a_higher_pitch_and_a_slower_pace_are_heard(tmp_path):
 
 def test_an_unknown_voice_is_refused():
     with Espeak() as synthesizer, pytest.raises(ValueError, match="xx-nowhere"):
-        synthesizer.speak("Hello.", Manner("xx-nowhere"))
+        synthesizer.speak("Hello.", VoiceSettings("xx-nowhere"))
 
 
 def test_data_below_a_long_path_is_found(monkeypatch, tmp_path):
@@ -185,7 +185,7 @@ def test_data_below_a_long_path_is_found(monkeypatch, tmp_path):
     long.symlink_to(loader.get_data_path())
     monkeypatch.setattr(loader, "get_data_path", lambda: str(long))
     with Espeak() as synthesizer:
-        assert len(synthesizer.speak("Good morning.", Manner("en-us+f2"))) > 0.4 * synthesizer.sample_rate
+        assert len(synthesizer.speak("Good morning.", VoiceSettings("en-us+f2"))) > 0.4 * synthesizer.sample_rate
 
 
 def test_sentences_are_all_different_and_follow_from_the_seed():

@@ -15,11 +15,11 @@ from torch import nn
 
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import (
-    CARD,
     FORMAT_VERSION,
+    METADATA,
     load_weights,
     locate_checkpoint,
-    make_card,
+    make_metadata,
     read_checkpoint,
     save_atomically,
     select_weights,
@@ -29,7 +29,10 @@ from mynah.utility.experiments.checkpoint import (
 @pytest.fixture
 def content() -> dict:
     weights = {"model.a.weight": torch.randn(3, 4), "model.a.bias": torch.randn(3), "other": torch.ones(1)}
-    return {"state_dict": weights, CARD: make_card("pretrain", "aalbert", {"model": {"hidden_size": 4}}, step=7)}
+    return {
+        "state_dict": weights,
+        METADATA: make_metadata("pretrain", "aalbert", {"model": {"hidden_size": 4}}, step=7),
+    }
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def file(content, tmp_path) -> Path:
 def test_what_was_saved_is_read_back(content, file):
     for source in (file, str(file), file.parent.parent):
         checkpoint = read_checkpoint(source, "pretrain", "aalbert")
-        assert checkpoint[CARD] == {
+        assert checkpoint[METADATA] == {
             "format_version": FORMAT_VERSION,
             "kind": "pretrain",
             "upstream": "aalbert",
@@ -61,7 +64,7 @@ def test_no_code_in_a_file_is_run(tmp_path):
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "made"),)
 
-    torch.save({"state_dict": {}, CARD: Evil()}, path)
+    torch.save({"state_dict": {}, METADATA: Evil()}, path)
     with pytest.raises(UserError, match=r"evil\.ckpt: not a readable checkpoint"):
         read_checkpoint(path, "pretrain")
     assert not (tmp_path / "made").exists()
@@ -96,7 +99,9 @@ def test_a_file_that_cannot_be_read_is_named(file, kind):
     assert "run_pretrain.py" in str(error.value)
 
 
-@pytest.mark.parametrize("content", [torch.zeros(3), {"state_dict": {}}, [1, 2], {CARD: "text", "state_dict": {}}])
+@pytest.mark.parametrize(
+    "content", [torch.zeros(3), {"state_dict": {}}, [1, 2], {METADATA: "text", "state_dict": {}}]
+)
 def test_a_torch_file_of_something_else_is_named(tmp_path, content):
     path = tmp_path / "other.pt"
     torch.save(content, path)
@@ -111,7 +116,7 @@ def test_checkpoints_of_another_kind_model_or_format_are_named(content, file):
         read_checkpoint(file, "downstream")
     with pytest.raises(UserError, match="holds upstream 'aalbert', but 'mockingjay' was asked for; give -u aalbert"):
         read_checkpoint(file, "pretrain", "mockingjay")
-    content[CARD]["format_version"] = FORMAT_VERSION + 1
+    content[METADATA]["format_version"] = FORMAT_VERSION + 1
     save_atomically(content, file)
     with pytest.raises(UserError, match=f"format {FORMAT_VERSION + 1}, this version reads up to {FORMAT_VERSION}"):
         read_checkpoint(file, "pretrain")
@@ -144,11 +149,11 @@ def test_a_url_is_downloaded_once(file, tmp_path, monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/last.ckpt"
-        assert read_checkpoint(url, "pretrain")[CARD]["step"] == 7
+        assert read_checkpoint(url, "pretrain")[METADATA]["step"] == 7
         with pytest.raises(UserError, match=r"missing\.ckpt: could not be downloaded"):
             locate_checkpoint(url.replace("last", "missing"))
         server.shutdown()
-    assert read_checkpoint(url, "pretrain")[CARD]["step"] == 7  # the server is gone
+    assert read_checkpoint(url, "pretrain")[METADATA]["step"] == 7  # the server is gone
     with pytest.raises(UserError, match="could not be downloaded"):
         locate_checkpoint(url + "?other")
     assert len(list((tmp_path / "torch").rglob("*.ckpt"))) == 1

@@ -57,7 +57,7 @@ def test_gradients_are_clipped_by_their_norm(module):
 
 
 def test_the_first_loss_that_is_not_finite_is_named_with_its_utterances(module):
-    module.guard(torch.tensor(1.0), ["a.wav"])
-    module.guard(torch.tensor(float("inf")), ["b.wav"])
+    module.track_loss(torch.tensor(1.0), ["a.wav"])
+    module.track_loss(torch.tensor(float("inf")), ["b.wav"])
     with pytest.raises(UserError, match=r"became inf at step 4.*a\.wav, b\.wav"):
         module.on_before_optimizer_step(None)

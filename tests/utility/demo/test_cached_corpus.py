@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mynah.utility.demo.make_once import make_once
+from mynah.utility.demo.cached_corpus import cached_corpus
 
 
 def write_one_file(folder: Path) -> None:
@@ -12,11 +12,11 @@ def write_one_file(folder: Path) -> None:
 
 
 def test_a_corpus_is_made_once(own_cache):
-    place = make_once("Some", "1", "nothing", write_one_file)
+    place = cached_corpus("Some", "1", "nothing", write_one_file)
     content = (place / "made.txt").read_text()
-    assert make_once("Some", "1", "nothing", write_one_file) == place
+    assert cached_corpus("Some", "1", "nothing", write_one_file) == place
     assert (place / "made.txt").read_text() == content
-    assert make_once("Some", "2", "nothing", write_one_file) != place
+    assert cached_corpus("Some", "2", "nothing", write_one_file) != place
     assert own_cache in place.parents
 
 
@@ -26,17 +26,17 @@ def test_an_interrupted_making_leaves_nothing_under_the_name(own_cache):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_once("Some", "1", "nothing", fail)
+        cached_corpus("Some", "1", "nothing", fail)
     assert not [path for path in own_cache.rglob("*") if path.is_file()]
-    assert (make_once("Some", "1", "nothing", write_one_file) / "made.txt").is_file()
+    assert (cached_corpus("Some", "1", "nothing", write_one_file) / "made.txt").is_file()
 
 
 def test_of_two_processes_at_once_the_slower_takes_the_faster_ones_corpus(own_cache):
     def slow(folder: Path) -> None:
-        faster = make_once("Some", "1", "nothing", write_one_file)
+        faster = cached_corpus("Some", "1", "nothing", write_one_file)
         (faster / "faster.txt").touch()
         write_one_file(folder)
 
-    place = make_once("Some", "1", "nothing", slow)
+    place = cached_corpus("Some", "1", "nothing", slow)
     assert (place / "faster.txt").is_file()
     assert [path.name for path in place.parent.iterdir()] == ["Some"]

@@ -12,7 +12,7 @@ from mynah.utility.albert.wordpiece import WordPieceTokenizer
 from mynah.utility.captions.corpus import CaptionedClip
 from mynah.utility.configuration.load import from_plain
 from mynah.utility.errors import UserError
-from mynah.utility.experiments.checkpoint import CARD
+from mynah.utility.experiments.checkpoint import METADATA
 
 from .config import OWN_FIELDS, PretrainConfig
 from .model import VidSwinAlbert
@@ -23,9 +23,9 @@ log = logging.getLogger("mynah")
 TOKENIZERS = {".model": AlbertTokenizer, ".txt": WordPieceTokenizer}
 
 
-def tokenizer_of(checkpoint: dict[str, Any]) -> Any:
+def checkpoint_tokenizer(checkpoint: dict[str, Any]) -> Any:
     """The word pieces that a pretraining checkpoint brings."""
-    return tokenizer_from_plain(checkpoint[CARD]["tokenizer"])
+    return tokenizer_from_plain(checkpoint[METADATA]["tokenizer"])
 
 
 def choose_tokenizer(config: PretrainConfig, clips: Sequence[CaptionedClip]) -> Any:
@@ -50,26 +50,26 @@ def choose_tokenizer(config: PretrainConfig, clips: Sequence[CaptionedClip]) -> 
     else:
         tokenizer = AlbertTokenizer.train([text for clip in clips for text in clip.captions], albert.vocab_size)
         log.info("%d word pieces, learned from the training captions", tokenizer.vocab_size)
-    settle_albert(config, tokenizer)
+    resolve_albert(config, tokenizer)
     return tokenizer
 
 
-def settle_albert(config: PretrainConfig, tokenizer: Any) -> None:
+def resolve_albert(config: PretrainConfig, tokenizer: Any) -> None:
     """Give `config.model.albert` the tokenizer's size and padding."""
     albert = config.model.albert
     sizes = {"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id}
     config.model.albert = albert.replace(**sizes)
 
 
-def take_settled(config: PretrainConfig, checkpoint: dict[str, Any]) -> Any:
+def restore_tokenizer(config: PretrainConfig, checkpoint: dict[str, Any]) -> Any:
     """The word pieces of the run that `checkpoint` is of; settles `config.model.albert` as they were settled then."""
-    card, tokenizer = checkpoint[CARD], tokenizer_of(checkpoint)
+    metadata, tokenizer = checkpoint[METADATA], checkpoint_tokenizer(checkpoint)
     if config.init.albert:
-        published = from_plain(AlbertConfig, card["config"]["model"]["albert"], "the checkpoint's model.albert")
+        published = from_plain(AlbertConfig, metadata["config"]["model"]["albert"], "the checkpoint's model.albert")
         own = {name: getattr(config.model.albert, name) for name in OWN_FIELDS}
         config.model.albert = published.replace(**own)
     else:
-        settle_albert(config, tokenizer)
+        resolve_albert(config, tokenizer)
     return tokenizer
 
 

@@ -11,7 +11,7 @@ from mynah.utility.storage import cache_dir
 log = logging.getLogger("mynah")
 
 
-def make_once(name: str, version: str, of_what: str, write: Callable[[Path], None]) -> Path:
+def cached_corpus(name: str, version: str, of_what: str, write: Callable[[Path], None]) -> Path:
     """The corpus's folder in the cache, named `name`; made beside its place and renamed when whole.
 
     version: one up whenever the corpus changes, so that an older one in the cache is not taken for it. of_what: for
@@ -25,8 +25,8 @@ def make_once(name: str, version: str, of_what: str, write: Callable[[Path], Non
     log.info("making the demo corpus %s (%s) in %s", name, of_what, place)
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name}-") as workshop:
-            made = Path(workshop) / name
+        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name}-") as temporary_folder:
+            made = Path(temporary_folder) / name
             made.mkdir()
             write(made)
             _rename_unless_there(made, place)
