@@ -85,7 +85,7 @@ def training_step(config: AlbertConfig, arguments: argparse.Namespace) -> Callab
     device = arguments.device
     vocabulary = Vocabulary(config.vocab_size)
     model = AlbertForImageCaptioning(config, arguments.positions).to(device).train()
-    optimizer = build_optimizer("adamw", decay_groups(model, 1e-5, 0.05), (0.9, 0.999), 1e-8)
+    optimizer = build_optimizer("adamw", decay_groups(model, 1e-5, 0.05, "model"), (0.9, 0.999), 1e-8)
     shape = (arguments.clips, 1, CAPTION_LENGTH)
     words = torch.randint(5, config.vocab_size, shape, device=device)
     targets = torch.rand(shape, device=device) < MASKED_SHARE

@@ -49,7 +49,7 @@ class Step:
         self.wavs, self.lengths = pad_signals(noise(arguments), torch.device(arguments.device))
         self.plan = draw_plans(model, self.lengths, config).to(torch.device(arguments.device))
         optimizer = config.optimizer
-        groups = decay_groups(model, optimizer.lr, optimizer.weight_decay)
+        groups = decay_groups(model, optimizer.lr, optimizer.weight_decay, "model")
         self.optimizer = build_optimizer(optimizer.name, groups, tuple(optimizer.betas), optimizer.eps)
         self.max_norm = config.trainer["gradient_clip_val"]
 

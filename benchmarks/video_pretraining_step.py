@@ -42,7 +42,7 @@ class Step:
         targets = torch.rand(shape, generator=generator) < MASKED_SHARE
         self.frames, self.words, self.targets = (x.to(arguments.device) for x in (frames, words, targets))
         self.valid = torch.ones_like(self.targets)
-        groups = decay_groups(self.model, 1e-5, 0.05)
+        groups = decay_groups(self.model, 1e-5, 0.05, "model")
         self.optimizer = build_optimizer("adamw", groups, (0.9, 0.999), 1e-8)
 
     def __call__(self) -> None:

@@ -107,9 +107,9 @@ class DownstreamModule(TrainingModule):
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.config.optimizer
         groups = [
-            *decay_groups(self.expert, optimizer.lr, optimizer.weight_decay),
-            *decay_groups(self.features.featurizer, optimizer.lr, 0.0),
-            *decay_groups(self.features.upstream, optimizer.upstream_lr, optimizer.weight_decay),
+            *decay_groups(self.expert, optimizer.lr, optimizer.weight_decay, "task"),
+            *decay_groups(self.features.featurizer, optimizer.lr, 0.0, "layer_weights"),
+            *decay_groups(self.features.upstream, optimizer.upstream_lr, optimizer.weight_decay, "upstream"),
         ]
         return self.optimizers_for(groups, optimizer, self.config.scheduler, self.config.trainer["max_steps"])
 

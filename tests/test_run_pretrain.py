@@ -37,7 +37,14 @@ def test_a_run_writes_what_the_documentation_says(pretrain, tmp_path, upstream):
     for name in ("pretrain_config.yaml", "model_config.yaml", "metrics.json", "reconstruction.png", "attention.png"):
         assert (folder / name).is_file(), name
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
-    scalars = {"loss", "lr-AdamW/pg1", "gradient_norm", "audio_seconds_per_second", "val_loss"}
+    scalars = {
+        "loss",
+        "lr-AdamW/model/matrices",
+        "lr-AdamW/model/vectors",
+        "gradient_norm",
+        "audio_seconds_per_second",
+        "val_loss",
+    }
     assert scalars <= set(events.Tags()["scalars"])
     assert {"reconstruction", "attention"} <= set(events.Tags()["images"])
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -191,3 +198,14 @@ def test_listing_the_plugins_does_not_import_lightning(script):
     status, output = script("-c", code)
     assert status == 0, output
     assert "aalbert " in output and "voxceleb1_speaker " in output
+
+
+def test_the_progress_bar_counts_optimizer_steps_of_the_whole_run(pretrain, tmp_path, capsys):
+    more = ["trainer.enable_progress_bar=true", "trainer.accumulate_grad_batches=2"]
+    pretrain("-n", "run", "-u", "aalbert", overrides=more)
+    assert "steps: 100%" in (shown := capsys.readouterr().err) and "6/6" in shown and "Epoch" not in shown
+    command = ["run_pretrain.py", "-e", str(tmp_path / "run"), "-o", "trainer.max_steps=8"]
+    sys.argv[:] = command
+    run_pretrain.run(run_pretrain.parse_arguments())
+    shown = capsys.readouterr().err
+    assert "8/8" in shown and "0/8" not in shown

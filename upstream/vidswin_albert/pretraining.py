@@ -158,8 +158,10 @@ class VideoCaptionPretraining(PretrainingModule):
         optimizer = self.config.optimizer
         rest = torch.nn.ModuleList([self.model.projection, self.model.captioner])
         groups = [
-            *decay_groups(rest, optimizer.lr, optimizer.weight_decay),
-            *decay_groups(self.model.swin, optimizer.lr * optimizer.backbone_factor, optimizer.weight_decay),
+            *decay_groups(rest, optimizer.lr, optimizer.weight_decay, "captioner"),
+            *decay_groups(
+                self.model.swin, optimizer.lr * optimizer.backbone_factor, optimizer.weight_decay, "backbone"
+            ),
         ]
         return self.optimizers_for(groups, optimizer, self.config.scheduler, self.config.trainer["max_steps"])
 

@@ -74,7 +74,7 @@ class AcousticPretraining(PretrainingModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.config.optimizer
-        groups = decay_groups(self.model, optimizer.lr, optimizer.weight_decay)
+        groups = decay_groups(self.model, optimizer.lr, optimizer.weight_decay, "model")
         return self.optimizers_for(groups, optimizer, self.config.scheduler, self.config.trainer["max_steps"])
 
     def train_dataloader(self) -> DataLoader:

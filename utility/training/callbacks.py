@@ -66,7 +66,7 @@ class SaveStates(Callback):
 
 
 class Progress(TQDMProgressBar):
-    """Batches done and to do, rate, time left, losses; in a log file a line now and then rather than a bar.
+    """Optimizer steps of all steps of the run, rate, time left, losses; in a log file a line now and then.
 
     On standard error, so that standard output is left to results (--json).
     """
@@ -77,6 +77,20 @@ class Progress(TQDMProgressBar):
     def init_train_tqdm(self) -> Any:
         with redirect_stdout(sys.stderr):
             return super().init_train_tqdm()
+
+    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
+        """A run is one stream: its bar goes from the step where it starts or resumes to its last one."""
+        bar = self.train_progress_bar
+        bar.reset(total=trainer.max_steps)
+        bar.initial = bar.n = trainer.global_step
+        bar.set_description("steps")
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        step = trainer.global_step
+        if _between_steps(trainer) and self._should_update(step, trainer.max_steps):
+            self.train_progress_bar.n = step
+            self.train_progress_bar.refresh()
+            self.train_progress_bar.set_postfix(self.get_metrics(trainer, module))
 
     def init_validation_tqdm(self) -> Any:
         with redirect_stdout(sys.stderr):

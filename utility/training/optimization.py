@@ -21,16 +21,19 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "adam": Adam, "sgd": S
 SCHEDULES: dict[str, Callable[[int, int, int], float]] = {"linear": _linear, "constant": _constant}
 
 
-def decay_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict]:
-    """Two parameter groups of the trainable weights: those that decay, and biases (those of attention by relative
-    position too, which are no vectors), LayerNorms and other vectors."""
+def decay_groups(module: nn.Module, lr: float, weight_decay: float, name: str) -> list[dict]:
+    """Two parameter groups of the trainable weights: matrices, which decay, and vectors, which do not.
+
+    Vectors are biases (those of attention by relative position too, which are matrices in form) and LayerNorms.
+    Groups are called "NAME/matrices" and "NAME/vectors"; their learning rates are logged under these names.
+    """
     decayed, others = [], []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             (decayed if parameter.dim() > 1 and not name.endswith("bias") else others).append(parameter)
     groups = [
-        {"params": decayed, "lr": lr, "weight_decay": weight_decay},
-        {"params": others, "lr": lr, "weight_decay": 0.0},
+        {"name": f"{name}/matrices", "params": decayed, "lr": lr, "weight_decay": weight_decay},
+        {"name": f"{name}/vectors", "params": others, "lr": lr, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 

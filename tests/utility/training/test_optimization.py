@@ -46,7 +46,7 @@ def test_the_linear_schedule_peaks_at_the_warm_ups_end_and_ends_at_zero():
 
 def test_biases_and_layer_norms_are_not_decayed():
     encoder = TransformerEncoder(EncoderConfig(num_hidden_layers=1, hidden_size=8, num_attention_heads=2))
-    decayed, kept = decay_groups(encoder, lr=0.1, weight_decay=0.3)
+    decayed, kept = decay_groups(encoder, lr=0.1, weight_decay=0.3, name="all")
     assert (decayed["lr"], decayed["weight_decay"]) == (0.1, 0.3)
     assert (kept["lr"], kept["weight_decay"]) == (0.1, 0.0)
     names = {id(parameter): name for name, parameter in encoder.named_parameters()}
@@ -57,7 +57,7 @@ def test_biases_and_layer_norms_are_not_decayed():
 
 def test_biases_of_attention_by_relative_position_are_not_decayed_either():
     swin = VideoSwin(VideoSwinConfig(embed_dim=8, depths=[1], num_heads=[2], window_size=[2, 4, 4]))
-    decayed, _ = decay_groups(swin, lr=0.1, weight_decay=0.3)
+    decayed, _ = decay_groups(swin, lr=0.1, weight_decay=0.3, name="all")
     names = {id(parameter): name for name, parameter in swin.named_parameters()}
     biases = [name for name in names.values() if "relative" in name]
     assert biases
@@ -66,14 +66,16 @@ def test_biases_of_attention_by_relative_position_are_not_decayed_either():
 
 def test_frozen_weights_and_empty_groups_are_left_out():
     linear = nn.Linear(3, 3, bias=False)
-    assert len(decay_groups(linear, 0.1, 0.1)) == 1
-    assert decay_groups(linear.requires_grad_(False), 0.1, 0.1) == []
+    assert len(decay_groups(linear, 0.1, 0.1, "all")) == 1
+    assert decay_groups(linear.requires_grad_(False), 0.1, 0.1, "all") == []
 
 
 def test_decay_shrinks_weights_without_a_gradient_by_lr_times_decay():
     linear = nn.Linear(3, 3)
     weight, bias = linear.weight.detach().clone(), linear.bias.detach().clone()
-    optimizer = build_optimizer("adamw", decay_groups(linear, lr=0.1, weight_decay=0.3), (0.9, 0.999), 1e-8)
+    optimizer = build_optimizer(
+        "adamw", decay_groups(linear, lr=0.1, weight_decay=0.3, name="all"), (0.9, 0.999), 1e-8
+    )
     for parameter in linear.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
