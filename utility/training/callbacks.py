@@ -81,8 +81,7 @@ class Progress(TQDMProgressBar):
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         """A run is one stream: its bar goes from the step where it starts or resumes to its last one."""
         bar = self.train_progress_bar
-        bar.reset(total=trainer.max_steps)
-        bar.initial = bar.n = trainer.global_step
+        bar.total, bar.initial, bar.n = trainer.max_steps, trainer.global_step, trainer.global_step
         bar.set_description("steps")
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:

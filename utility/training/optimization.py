@@ -28,9 +28,9 @@ def decay_groups(module: nn.Module, lr: float, weight_decay: float, name: str) -
     Groups are called "NAME/matrices" and "NAME/vectors"; their learning rates are logged under these names.
     """
     decayed, others = [], []
-    for name, parameter in module.named_parameters():
+    for key, parameter in module.named_parameters():
         if parameter.requires_grad:
-            (decayed if parameter.dim() > 1 and not name.endswith("bias") else others).append(parameter)
+            (decayed if parameter.dim() > 1 and not key.endswith("bias") else others).append(parameter)
     groups = [
         {"name": f"{name}/matrices", "params": decayed, "lr": lr, "weight_decay": weight_decay},
         {"name": f"{name}/vectors", "params": others, "lr": lr, "weight_decay": 0.0},
