@@ -62,14 +62,14 @@ class UpstreamFeatures(nn.Module):
         self.kept: dict[str, States] = {}
 
     def plan(self, lengths: Iterable[int]) -> None:
-        """From now on keep such a share of the signals, of these samples or frames each, that its states fit."""
+        """Choose the share of the signals, of these numbers of samples or frames, whose states fit into the cache."""
         upstream = self.upstream
         num_positions = sum(upstream.count_positions(length) for length in lengths)
         needed = num_positions * upstream.hidden_size * len(self.featurizer.layers) * torch.float32.itemsize
         self.share_kept = min(1.0, self.room / max(needed, 1.0))
 
     def forget(self) -> None:
-        """Drop what is kept, and keep nothing from now on: what comes but once is not worth the room."""
+        """Empty the cache and stop caching: inputs that are used only once need no cache."""
         self.share_kept = 0.0
         self.kept.clear()
 

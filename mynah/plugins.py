@@ -1,4 +1,4 @@
-"""The plugins: folders of a model or a task each, found in four places.
+"""Discovery of plugins: folders of a model or a task each, in four places.
 
 1. upstream/ and downstream/ of Mynah itself,
 2. DIR/upstream and DIR/downstream for each `--plugin-path DIR` (in Python: `plugin_paths`),

@@ -1,4 +1,4 @@
-"""The upstream made of a masked acoustic model: what aalbert and mockingjay share as experts."""
+"""The expert of masked acoustic models, which aalbert and mockingjay share."""
 
 import copy
 import logging

@@ -1,4 +1,4 @@
-"""Where Mynah keeps what it can make again: length caches and demo corpora."""
+"""The cache folder, and atomic writing of files."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""Where a captioner begins: with the upstream's decoder, an ALBERT's weights, anew, or as a checkpoint has it."""
+"""Initialization of the captioner: from the upstream's decoder, a published ALBERT, a checkpoint, or at random."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Video captioning: what is to be seen in a clip, in words (VATEX, or any videos with captions)."""
+"""Video captioning (VATEX, or any videos with captions)."""
 
 import dataclasses
 from collections.abc import Iterable

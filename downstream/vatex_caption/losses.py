@@ -1,4 +1,4 @@
-"""Masked language modelling of captions: what is masked, and what the captioner makes of it."""
+"""Masked language modelling loss of captions."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a split's captions are worth: scores, signs of collapse, and the files that a test leaves."""
+"""Evaluation of a split's captions: scores, warnings of collapsed output, and the files of a test."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Which utterances of which speakers there are, and which split each belongs to.
+"""The corpus of speakers: its utterances and their splits.
 
 Two sources: VoxCeleb1's own list, `iden_split.txt`, or, without one, any folder of speaker folders. Both
 become one table, {name: split}; a name is `speaker/.../file`, relative to the folder that holds the speakers.

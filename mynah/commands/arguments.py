@@ -1,4 +1,4 @@
-"""What the commands share: arguments, logging, and how they end."""
+"""Arguments, logging and exit handling that all commands share."""
 
 import argparse
 import dataclasses

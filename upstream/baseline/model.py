@@ -1,4 +1,4 @@
-"""The features themselves: Kaldi's, as torchaudio computes them, and the log spectrograms of the acoustic models."""
+"""The baselines by name: Kaldi's features and log spectrograms, each from one of the front ends."""
 
 from pydantic import Field
 

@@ -15,7 +15,7 @@ from mynah.utility.training import config as training
 from .video_swin import VideoSwinConfig
 
 OWN_FIELDS = ("img_feature_dim", "sparse_form", "hidden_dropout_prob", "attention_probs_dropout_prob")
-"""Of model.albert beside the shape of `init.albert`: what captioning adds to it, and what is about training."""
+"""Fields of model.albert that stay as configured when `init.albert` gives all others."""
 
 
 class VidSwinAlbertConfig(Section):

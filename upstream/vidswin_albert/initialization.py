@@ -1,4 +1,4 @@
-"""What a new pretraining run begins with: word pieces, and published weights."""
+"""Initialization of a new pretraining run: its tokenizer and published weights."""
 
 import logging
 from collections.abc import Sequence

@@ -86,7 +86,7 @@ PATCHES = tuple(f"{layout.patch}.weight" for layout in (OFFICIAL, TORCHVISION_IM
 
 
 def load_swin(swin: VideoSwin, source: str | Path) -> str:
-    """Load a published checkpoint, a path or a URL, into `swin`. Returns what it was, in words.
+    """Load a published checkpoint, a path or a URL, into `swin`. Returns the kind of checkpoint, as text.
 
     Raises UserError, naming the file, where it is none or does not fit.
     """

@@ -1,4 +1,4 @@
-"""How Video Swin cuts a grid of positions into windows, plain and shifted (Liu et al. 2022, sec. 3.2).
+"""Window partition of Video Swin, plain and shifted (Liu et al. 2022, sec. 3.2).
 
 The published implementations shift the grid cyclically and, in the windows that wrap around, mask the pairs that do
 not lie side by side. Such a window is nothing but smaller windows, one for each of its contiguous parts, so here it

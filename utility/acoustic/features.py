@@ -1,4 +1,4 @@
-"""What the acoustic model sees of a waveform: a front end's features with deltas and CMVN, stacked into positions."""
+"""Input features of the acoustic model: a front end, deltas and CMVN, stacked into positions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

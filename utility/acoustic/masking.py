@@ -1,4 +1,4 @@
-"""What is hidden from the model in masked reconstruction, drawn per utterance.
+"""Masks of masked acoustic models, drawn per utterance.
 
 One plan covers the four recipes: Audio ALBERT's single positions that are always zeroed (Chi et al. 2021,
 sec. 3.1), Mockingjay's spans with the 80 / 10 / 10 rule (Liu et al. 2020, sec. 3.1), BERT's per-position rule, and

@@ -1,4 +1,4 @@
-"""What generating captions need not compute twice: each layer's keys and values of the video and of the words so far.
+"""Key and value cache of caption generation, for the video and the words generated so far.
 
 Captions are masked language modelling from left to right (Lin et al. 2022, sec. 3.4): the model sees
 [CLS] w_1 .. w_{t-1} [MASK], and its answer at [MASK] is w_t. Nobody looks at a [MASK] but itself, and the video

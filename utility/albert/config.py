@@ -34,7 +34,7 @@ class AlbertConfig(EncoderConfig):
     max_position_embeddings: int = Field(512, gt=0)
     """The longest text, in word pieces."""
     type_vocab_size: int = Field(2, gt=0)
-    """Segments that are told apart."""
+    """Number of segments."""
     pad_token_id: int = Field(0, ge=0)
     """The word piece whose embedding stays zero when trained from scratch."""
     tie_word_embeddings: bool = True

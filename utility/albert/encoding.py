@@ -1,4 +1,4 @@
-"""What ALBERT's and BERT's tokenizers have in common: the frame of special word pieces, pairs, and truncation."""
+"""Base of ALBERT's and BERT's tokenizers: special word pieces, pairs, truncation, batches."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""How Hugging Face's ALBERT and BERT name the weights that `mynah.utility.albert` names alike."""
+"""Translation of weight names from and to those of Hugging Face's ALBERT and BERT."""
 
 from collections.abc import Iterator
 

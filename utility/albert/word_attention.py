@@ -1,4 +1,4 @@
-"""What a captioning model looked at when it said a word, for pictures."""
+"""Attention of generated words to video tokens, for pictures."""
 
 from collections.abc import Sequence
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 SPACE = "▁"
 MAX_PIECE, MAX_WORD = 16, 24
-"""Characters; of words longer than the latter (and of languages without spaces) sentencepiece's own will do."""
+"""Characters. For longer words, and languages without spaces, sentencepiece finds its own candidates."""
 MAX_SEEDS = 1_000_000
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with plain data for a configuration: pydantic's errors with keys and words of a YAML reader.
+"""Validation of plain data against a section: pydantic's errors, with the keys and words of YAML.
 
 Keys are written "section.list[0].name" throughout.
 """

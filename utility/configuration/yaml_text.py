@@ -14,7 +14,7 @@ from mynah.utility.errors import UserError
 
 MAX_CHARACTERS = 1_000_000
 MAX_VALUES = 100_000
-"""Of a YAML text, those that an alias stands for counted each time: ten lines of aliases can stand for billions."""
+"""Values of a YAML text, with those of aliases counted each time: ten lines of aliases can expand to billions."""
 
 _TAG = "tag:yaml.org,2002:"
 _FLOAT = re.compile(

@@ -1,4 +1,4 @@
-"""Corpora as such, whatever they hold: finding media files, reading tables, choosing what is held out.
+"""Corpora of any kind: finding media files, reading tables, choosing what is held out.
 
 What knows of samples belongs in `audio`, of frames in `video`.
 """

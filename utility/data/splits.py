@@ -1,4 +1,4 @@
-"""Which items of a corpus are held out of training: decided by their names, so that others may come and go."""
+"""Split of a corpus into training and validation, by the hash of each item's name."""
 
 import hashlib
 from collections.abc import Sequence

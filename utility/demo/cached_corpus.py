@@ -1,4 +1,4 @@
-"""Corpora that Mynah makes itself: once, into the user's cache folder, whole or not at all."""
+"""Generated demo corpora, cached in the user's cache folder."""
 
 import logging
 import tempfile

@@ -1,4 +1,4 @@
-"""What a task that gives each utterance one class needs: loss, records, metrics, guesses, a table of them."""
+"""Classification of utterances: loss, records, metrics and tables of predictions."""
 
 import csv
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture that can be read for two classes as for a thousand."""
+"""Confusion matrices as pictures, for two classes as for a thousand."""
 
 from collections.abc import Sequence
 from pathlib import Path

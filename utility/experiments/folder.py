@@ -12,10 +12,10 @@ from mynah.utility.experiments.checkpoint import locate_checkpoint
 from mynah.utility.storage import write_atomically
 
 RANKS = ("LOCAL_RANK", "RANK", "NODE_RANK", "SLURM_PROCID")
-"""Set by Lightning, torchrun and SLURM; any of them is above 0 in every process but the first."""
+"""Environment variables of Lightning, torchrun and SLURM. One of them is above 0 in every process but the first."""
 
 SKIPPED_FILES = "skipped_files.txt"
-"""Where a run names the files that it cannot use; all there is of one that found too many of them."""
+"""The list of files that a run could not use. A run that stops because of too many writes nothing else."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def read_weights(source: str | Path, expected: str) -> dict[str, Tensor]:
     """The weights by name in a torch file or a .safetensors file, a path or a URL, on the CPU.
 
     Weights that lie under "state_dict" or "model", as training programs write them, are found there. expected: what
-    the file should be, in words. Raises UserError, naming the file, for anything else.
+    the file should be, for the message. Raises UserError, naming the file, for anything else.
     """
     path = locate_checkpoint(source) if "://" in str(source) else Path(source).expanduser()
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The one transformer encoder of Mynah.
+"""The transformer encoder of all models.
 
 BERT, Mockingjay, ALBERT and Audio ALBERT are this post-norm encoder (Devlin et al. 2019; Lan et al. 2020) with
 different numbers of distinct layers: `num_hidden_groups = num_hidden_layers` owns one set of weights a layer

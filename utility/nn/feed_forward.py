@@ -1,4 +1,4 @@
-"""The second half of a feed-forward block, without keeping what can be had again cheaply."""
+"""Memory-saving activation and output layer of a feed-forward block."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""From a sequence of vectors to one: mean, attentive, statistics and attentive statistics pooling.
+"""Pooling over time: mean, attentive, statistics and attentive statistics pooling.
 
 Every pooling is a module called as `pool(x, lengths)`:
   x: (B, N, D) float; lengths: (B,) int64, valid positions, at least 1 each; returns (B, out_size).

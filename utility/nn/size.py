@@ -1,4 +1,4 @@
-"""How large a model is, in words."""
+"""Model sizes as text."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Which utterances make up which batch: a pure function of the seed and the position in the run.
+"""Composition of batches: a pure function of the seed and the position in the run.
 
 Utterances of similar length are batched together, so that little is padding, and the batches come in random order.
 Nothing is remembered between batches: a run resumed at position p sees what the uninterrupted one saw from p on,

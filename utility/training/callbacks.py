@@ -1,4 +1,4 @@
-"""What happens around the steps of a run: saving, stopping, watching the rate. For Lightning's Trainer."""
+"""Callbacks of Lightning's Trainer: saving, stopping on signals, progress, throughput."""
 
 import signal
 import sys

@@ -14,7 +14,7 @@ from mynah.utility.training.optimization import OPTIMIZERS, SCHEDULES
 from mynah.utility.training.trainer_arguments import check_trainer
 
 MAX_SEED = 2**32 - 1
-"""Multiplied with a step's number it must still fit torch's 64 bits."""
+"""The seed is multiplied by the step; the product must fit into 64 bits."""
 
 
 class LoaderConfig(Section):
@@ -142,7 +142,7 @@ DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_ra
 ARCHITECTURE = ("model", "features", "objective")
 """The sections that weights depend on."""
 MAY_CHANGE = (*DROPOUTS, "gradient_checkpointing", "cache_gib", "zeroed", "sparse_weight", "sparse_resizing")
-"""Of these sections, what weights that are trained do not depend on."""
+"""Keys of these sections that may change although the weights are trained."""
 
 
 def refuse_other_model(config: Any, plain: dict[str, Any], source: Path) -> None:

@@ -1,4 +1,4 @@
-"""The device that a run is asked to use."""
+"""Choice of the device."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""From datasets to batches: what pretraining and downstream training share."""
+"""Data loaders, and counting of unreadable files."""
 
 import logging
 from collections.abc import Callable, Sequence

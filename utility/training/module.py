@@ -1,4 +1,4 @@
-"""What every training step of Mynah has, whatever is trained: reproducible, guarded, counted right."""
+"""Base of all training modules: reproducible steps, guarded losses, gradient clipping."""
 
 import logging
 import math
@@ -78,7 +78,7 @@ class TrainingModule(LightningModule):
         self._position += 1
 
     def track_loss(self, loss: Tensor, names: list[str]) -> None:
-        """Remember a batch's loss, to be looked at before the weights change; no synchronization yet."""
+        """Keep a batch's loss; it is checked before the weights change, without a synchronization here."""
         self._losses.append(loss.detach())
         self._names.extend(names)
 

@@ -1,4 +1,4 @@
-"""The contract of pretraining modules, and what all of them share: a loss on held-out data, followed to the end."""
+"""The contract of pretraining modules."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -17,7 +17,7 @@ from mynah.utility.training.config import CheckpointConfig
 log = logging.getLogger("mynah")
 
 VAL_CHECK_INTERVAL = 1000
-"""Batches between two looks at the held-out data, unless the configuration says otherwise."""
+"""Batches between two validations, by default."""
 
 
 def build_trainer(
@@ -90,7 +90,7 @@ def _quiet_lightning() -> None:
 def fit(trainer: Trainer, module: LightningModule, experiment: Experiment, resume_command: str) -> bool:
     """Train to the end, or until a signal or trainer.max_time; returns whether the end was reached.
 
-    Said on the way out when it was not: where the state is and how to go on.
+    If it was not, a warning says where the state is saved and which command continues the run.
     """
     trainer.fit(module, ckpt_path=experiment.resume_from, weights_only=True)
     finished = trainer.global_step >= trainer.max_steps

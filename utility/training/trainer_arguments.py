@@ -1,4 +1,4 @@
-"""The `trainer` section: which arguments of Lightning's Trainer a configuration may give.
+"""Arguments of Lightning's Trainer that a configuration may give.
 
 Written out rather than read from Lightning, so that loading an upstream does not import it; a test compares them.
 """

@@ -1,4 +1,4 @@
-"""Which packets of a video file must be decoded for the frames that are wanted, and decoding just those.
+"""Selection and decoding of the packets of a video that contain the frames asked for.
 
 Decoding is what reading a clip costs: going through the packets of ten seconds without it takes some milliseconds,
 against some hundred. A list of the packets tells each frame's presentation time and where decoding can begin (key
