@@ -161,3 +161,35 @@ def test_attention_maps_are_given_on_request(name):
         assert (attention[1, :, :, lengths[1] :] == 0).all()
     with pytest.raises(ValueError, match="list"):
         expert.attentions(signals[0])
+
+
+class LastHiddenState(torch.nn.Module):
+    """What the README exports."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, wavs, lengths):
+        states, positions, _ = self.model(wavs, lengths)
+        return states[-1], positions
+
+
+def test_a_model_is_exported_for_batches_and_waveforms_of_any_length(name):
+    model = ENTRIES[name](random_weights=True, **TINY).eval().model
+    stride, hop = model.positions.samples_per_position, 160
+    batch, k = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("k", min=3, max=3000)
+    wavs, lengths = 0.1 * torch.randn(2, 20 * stride - hop), torch.tensor([20 * stride - hop, 5000])
+    shapes = {"wavs": {0: batch, 1: stride * k - hop}, "lengths": {0: batch}}
+    program = torch.export.export(LastHiddenState(model), (wavs, lengths), dynamic_shapes=shapes, strict=False)
+    for count, samples in ((3, [9000, 16000, 5001]), (1, [20000]), (2, [4000, 4000])):
+        length = -(-(max(samples) + hop) // stride) * stride - hop
+        wavs = torch.zeros(count, length)
+        for row, number in enumerate(samples):
+            wavs[row, :number] = 0.1 * torch.randn(number)
+        lengths = torch.tensor(samples)
+        exported, positions = program.module()(wavs, lengths)
+        expected, expected_positions = LastHiddenState(model)(wavs, lengths)
+        assert torch.equal(positions, expected_positions)
+        for row, valid in enumerate(positions):
+            torch.testing.assert_close(exported[row, :valid], expected[row, :valid], atol=1e-5, rtol=1e-4)

@@ -57,7 +57,8 @@ class AcousticModel(nn.Module):
         x = x + sinusoid_positions(x.shape[1], x.shape[2], x.device).to(dtype)
         x = self.input_dropout(self.input_norm(x))
         valid = lengths_to_mask(positions, x.shape[1])
-        states, attentions = self.encoder(x, None if bool(valid.all()) else valid, return_attentions)
+        whole = not torch.compiler.is_exporting() and bool(valid.all())  # a graph cannot ask its data
+        states, attentions = self.encoder(x, None if whole else valid, return_attentions)
         return states, positions, attentions
 
     def predict(self, wavs: Tensor, lengths: Tensor, plan: MaskPlan) -> tuple[Any, Any]:

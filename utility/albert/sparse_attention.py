@@ -48,7 +48,7 @@ class LearnedSparseAttention(nn.Module):
         return MASKED_SCORE * torch.sigmoid(-self.table).masked_fill(self._diagonal(), 0.0)
 
     def sparsity(self) -> Tensor:
-        """The sparsity loss: the mean over all N * N entries of the soft attention mask, its diagonal taken as zero."""
+        """The sparsity loss: the mean of the soft attention mask over N * N entries, with a diagonal of zeros."""
         return torch.sigmoid(self.table).masked_fill(self._diagonal(), 0.0).mean()
 
     @torch.no_grad()
