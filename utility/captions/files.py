@@ -2,11 +2,12 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mynah.utility.configuration.sections import shown
-from mynah.utility.data.tables import is_table, read_table
+from mynah.utility.data.tables import read_table
 from mynah.utility.errors import UserError
 
 log = logging.getLogger("mynah")
@@ -28,13 +29,7 @@ def read_captions(path: Path, language: str) -> dict[str, list[str]]:
     Raises UserError for a file that is missing, not of FORMATS, incomplete, or without captions in the language.
     """
     path = Path(path)
-    if is_table(path):
-        rows = [
-            (row["video"], row["caption"])
-            for row in read_table(path, ("video", "caption"), "captions", may_be_empty=["caption"])
-        ]
-    else:
-        rows = _json_rows(path, language)
+    rows = READERS.get(path.suffix.lower(), _json_rows)(path, language)
     captions: dict[str, list[str]] = {}
     for video, caption in rows:
         text = caption.encode("utf-8", "replace").decode()  # halves of surrogate pairs are no characters
@@ -60,6 +55,19 @@ def _json_rows(path: Path, language: str) -> list[tuple[str, str]]:
         (_text(path, number, entry, "video"), _text(path, number, entry, "caption"))
         for number, entry in enumerate(content)
     ]
+
+
+def _table_rows(path: Path, language: str) -> list[tuple[str, str]]:
+    rows = read_table(path, ("video", "caption"), "captions", may_be_empty=["caption"])
+    return [(row["video"], row["caption"]) for row in rows]
+
+
+READERS: dict[str, Callable[[Path, str], list[tuple[str, str]]]] = {
+    ".json": _json_rows,
+    ".csv": _table_rows,
+    ".tsv": _table_rows,
+}
+"""Suffix of a file of captions -> its reader, from path and language to (video, caption) rows; JSON for any other."""
 
 
 def _vatex_rows(path: Path, content: list[dict[str, Any]], language: str) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules, by name."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import nn
@@ -17,7 +18,16 @@ def _constant(step: int, num_warmup_steps: int, num_training_steps: int) -> floa
     return min(1.0, step / num_warmup_steps) if num_warmup_steps else 1.0
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
+def _sgd(groups: Iterable[dict], betas: tuple[float, float], eps: float) -> Optimizer:
+    return SGD(groups, momentum=betas[0], fused=True)
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "adamw": partial(AdamW, fused=True),  # one pass over the weights instead of a dozen
+    "adam": partial(Adam, fused=True),
+    "sgd": _sgd,
+}
+"""Each takes parameter groups, betas and eps."""
 SCHEDULES: dict[str, Callable[[int, int, int], float]] = {"linear": _linear, "constant": _constant}
 
 
@@ -39,13 +49,8 @@ def decay_groups(module: nn.Module, lr: float, weight_decay: float, name: str) -
 
 
 def build_optimizer(name: str, groups: Iterable[dict], betas: tuple[float, float], eps: float) -> Optimizer:
-    """The named optimizer over parameter groups that carry their own lr and weight_decay.
-
-    The fused kernels are used: one pass over the weights instead of a dozen.
-    """
-    if name == "sgd":
-        return SGD(groups, momentum=betas[0], fused=True)
-    return OPTIMIZERS[name](groups, betas=betas, eps=eps, fused=True)
+    """The named optimizer over parameter groups that carry their own lr and weight_decay."""
+    return OPTIMIZERS[name](groups, betas=betas, eps=eps)
 
 
 def build_schedule(
