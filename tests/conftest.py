@@ -12,6 +12,8 @@ import pytest
 import soundfile
 
 REPOSITORY = Path(__file__).parents[1]
+CLONE = (REPOSITORY / "hubconf.py").is_file()
+"""Whether the tests lie in a clone; else they are those of an installed package."""
 SPEAKERS, UTTERANCES = 4, 6
 
 
@@ -94,12 +96,16 @@ Start = Callable[..., subprocess.Popen]
 
 @pytest.fixture
 def start(own_cache) -> Start:
-    """start("run_pretrain.py", *arguments) -> the script as a process of its own, on one thread."""
+    """start("run_pretrain.py", *arguments) -> the script as a process of its own, on one thread.
+
+    Where there is no clone it is the installed program, `mynah pretrain`.
+    """
     processes = []
 
-    def begin(*command: str) -> subprocess.Popen:
+    def begin(name: str, *arguments: str) -> subprocess.Popen:
+        program = [name] if CLONE or name == "-c" else ["-m", "mynah", name.removeprefix("run_").removesuffix(".py")]
         process = subprocess.Popen(
-            [sys.executable, *command],
+            [sys.executable, *program, *arguments],
             cwd=REPOSITORY,
             env={**os.environ, "OMP_NUM_THREADS": "1", "MYNAH_CACHE": str(own_cache)},
             stdout=subprocess.PIPE,

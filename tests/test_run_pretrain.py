@@ -190,8 +190,9 @@ def test_a_user_mistake_ends_the_script_without_a_traceback(script, tmp_path):
 
 def test_listing_the_plugins_does_not_import_lightning(script):
     code = (
-        "import sys, runpy; sys.argv = ['run_pretrain.py', '--list']\n"
-        "try: runpy.run_path('run_pretrain.py', run_name='__main__')\n"
+        "import sys; sys.argv = ['mynah', 'pretrain', '--list']\n"
+        "from mynah.commands import main\n"
+        "try: main()\n"
         "except SystemExit: pass\n"
         "assert 'lightning' not in sys.modules"
     )

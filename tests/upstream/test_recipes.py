@@ -1,21 +1,19 @@
 """Audio ALBERT and Mockingjay: the recipes of their YAML against the published table, and their sizes."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
+from mynah import ROOT
 from mynah.utility.acoustic.config import AcousticPretrainConfig
 from mynah.utility.acoustic.model import AcousticModel
 from mynah.utility.configuration.load import load_config, to_plain
 from mynah.utility.nn.encoder import TransformerEncoder
 
-REPOSITORY = Path(__file__).parents[2]
 NAMES = ["aalbert", "mockingjay"]
 
 
 def recipe(name: str, demo: bool = False) -> AcousticPretrainConfig:
-    file = REPOSITORY / "upstream" / name / "pretrain_config.yaml"
+    file = ROOT / "upstream" / name / "pretrain_config.yaml"
     return load_config(AcousticPretrainConfig, files=[file], demo=demo)
 
 

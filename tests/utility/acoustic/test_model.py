@@ -1,14 +1,13 @@
 """The masked acoustic model and its loss, against loops over utterances, positions and bins on torchaudio's
 spectrograms."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 import torchaudio
 from torch import Tensor
 
+from mynah import ROOT
 from mynah.utility.acoustic.config import AcousticConfig, AcousticEncoderConfig, AcousticPretrainConfig
 from mynah.utility.acoustic.features import FeatureConfig
 from mynah.utility.acoustic.masking import MaskingConfig, MaskPlan, batch_mask_plans, draw_mask_plan
@@ -19,7 +18,6 @@ from mynah.utility.configuration.problems import validate
 from mynah.utility.nn.encoder import sinusoid_positions
 from mynah.utility.nn.padding import pad_signals
 
-REPOSITORY = Path(__file__).parents[3]
 TINY = ["num_hidden_layers=2", "hidden_size=16", "num_attention_heads=2", "intermediate_size=24"]
 STACKING = {"aalbert": 3, "mockingjay": 2}
 REFERENCES = {
@@ -43,7 +41,7 @@ def signals() -> list[Tensor]:
 
 def tiny_model(recipe: str) -> AcousticModel:
     """The recipe of the plugin's YAML with a tiny encoder whose weights are not near zero."""
-    file = REPOSITORY / "upstream" / recipe / "pretrain_config.yaml"
+    file = ROOT / "upstream" / recipe / "pretrain_config.yaml"
     options = [*TINY, "initializer_range=0.2", f"num_hidden_groups={1 if recipe == 'aalbert' else 2}"]
     config = load_config(AcousticPretrainConfig, files=[file], overrides=[f"model.{option}" for option in options])
     torch.manual_seed(0)
