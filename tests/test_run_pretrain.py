@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
+import re
 import shutil
+import signal
 import sys
 
 import numpy as np
@@ -13,6 +16,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mynah.commands import pretrain as run_pretrain
+from mynah.utility.acoustic.pretraining import AcousticPretraining
 from mynah.utility.errors import UserError
 
 
@@ -210,3 +214,74 @@ def test_the_progress_bar_counts_optimizer_steps_of_the_whole_run(pretrain, tmp_
     run_pretrain.run(run_pretrain.parse_arguments())
     shown = capsys.readouterr().err
     assert "8/8" in shown and "0/8" not in shown
+
+
+def test_processes_with_unequal_numbers_of_validation_batches_do_not_wait_for_each_other(script, tmp_path, corpus):
+    """DistributedDataParallel broadcasts buffers in the first one alone, which every process has."""
+    options = [
+        *(f"datarc.file_path={{tones: {corpus}}}", "datarc.max_timestep=8000", "datarc.min_timestep=4000"),
+        *("datarc.valid_fraction=0.15", "dataloader.eval_batch_size=1", "dataloader.batch_size=4"),
+        *("dataloader.num_workers=0", "model.hidden_size=16", "model.num_attention_heads=2"),
+        *("model.intermediate_size=16", "model.num_hidden_layers=1", "trainer.max_steps=4"),
+        *(
+            "trainer.val_check_interval=2",
+            "trainer.accumulate_grad_batches=1",
+            "trainer.devices=2",
+            "trainer.strategy=ddp",
+            "trainer.accelerator=cpu",
+        ),
+    ]
+    status, output = script("run_pretrain.py", "-n", "run", "-u", "aalbert", "-p", str(tmp_path), "-o", *options)
+    assert status == 0, output
+    held_out = int(re.search(r"(\d+) held out", output)[1])
+    assert held_out % 2, "an even number shows nothing; choose another valid_fraction"
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["finished"]
+
+
+def test_a_signal_saves_without_a_validation_off_schedule(pretrain, tmp_path, monkeypatch):
+    validated_at = []
+
+    def stop(self, *arguments):
+        if self.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return training_step(self, *arguments)
+
+    training_step, begin = AcousticPretraining.training_step, AcousticPretraining.on_validation_epoch_start
+    monkeypatch.setattr(AcousticPretraining, "training_step", stop)
+    monkeypatch.setattr(
+        AcousticPretraining,
+        "on_validation_epoch_start",
+        lambda self: validated_at.append(self.global_step) or begin(self),
+    )
+    pretrain("-n", "run", "-u", "aalbert", overrides=["trainer.max_steps=20", "trainer.val_check_interval=1000"])
+    assert validated_at == [0]  # before the first step
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert not json.loads((tmp_path / "run" / "metrics.json").read_text())["finished"]
+
+
+def test_a_validation_between_accumulated_batches_is_refused(pretrain):
+    with pytest.raises(UserError, match="val_check_interval: must be a multiple of accumulate_grad_batches"):
+        pretrain(
+            "-n",
+            "x",
+            "-u",
+            "aalbert",
+            overrides=["trainer.val_check_interval=10", "trainer.accumulate_grad_batches=4"],
+        )
+
+
+def test_neither_another_seed_nor_a_resumed_run_trains_on_what_was_held_out(pretrain, tmp_path, monkeypatch):
+    held_out = []
+    prepare = AcousticPretraining.prepare
+    monkeypatch.setattr(
+        AcousticPretraining,
+        "prepare",
+        lambda self: prepare(self) or held_out.append({each.path for each in self.validation_items}),
+    )
+    for name, seed in (("one", 1), ("two", 2)):
+        pretrain("-n", name, "-u", "aalbert", overrides=[f"seed={seed}", "trainer.max_steps=1"])
+    assert held_out[0] == held_out[1] != set()
+    for option in ("datarc.valid_fraction=0.1", "datarc.split_seed=3"):
+        sys.argv[:] = ["run_pretrain.py", "-e", str(tmp_path / "one"), "-o", option, "trainer.max_steps=2"]
+        with pytest.raises(UserError, match=f"{option}: would train on utterances or clips that .* has held out"):
+            run_pretrain.run(run_pretrain.parse_arguments())

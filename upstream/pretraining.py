@@ -13,7 +13,13 @@ from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import METADATA, load_weights, read_checkpoint
 from mynah.utility.experiments.folder import Experiment, is_launched_process, write_json
 from mynah.utility.experiments.options import RunOptions
-from mynah.utility.training.config import ARCHITECTURE, PretrainConfig, refuse_other_model, refuse_other_optimizer
+from mynah.utility.training.config import (
+    ARCHITECTURE,
+    PretrainConfig,
+    refuse_other_model,
+    refuse_other_optimizer,
+    refuse_other_validation,
+)
 
 log = logging.getLogger("mynah")
 
@@ -83,6 +89,7 @@ def _configure(options: PretrainOptions, experiment: Experiment, default: Path, 
         config = from_plain(schema, plain, str(checkpoint), options.overrides)
     refuse_other_model(config, plain, checkpoint)
     refuse_other_optimizer(config, plain, checkpoint)
+    refuse_other_validation(config, plain, checkpoint)
     return config
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mynah import ROOT
 from mynah.downstream.interfaces import UpstreamInfo
 from mynah.downstream.vatex_caption.expert import DownstreamExpert
 from mynah.utility.albert.captioning import AlbertForImageCaptioning
@@ -15,7 +16,7 @@ from mynah.utility.albert.config import AlbertConfig
 from mynah.utility.albert.wordpiece import WordPieceTokenizer
 from mynah.utility.configuration.load import load_config, to_plain
 
-CONFIG = Path(__file__).parents[2] / "downstream" / "vatex_caption" / "config.yaml"
+CONFIG = ROOT / "downstream" / "vatex_caption" / "config.yaml"
 CAPTIONS = {
     "v_red": ["a red circle moves to the right", "the circle is going right"],
     "v_blue": ["a blue square goes up", "one blue square rises to the top of the picture", "a square travels up"],

@@ -9,12 +9,13 @@ import pytest
 import soundfile
 import torch
 
+from mynah import ROOT
 from mynah.downstream.example.expert import DownstreamExpert
 from mynah.downstream.interfaces import SPLITS, UpstreamInfo
 from mynah.utility.configuration.load import load_config
 from mynah.utility.errors import UserError
 
-CONFIG = Path(__file__).parents[2] / "downstream" / "example" / "config.yaml"
+CONFIG = ROOT / "downstream" / "example" / "config.yaml"
 UPSTREAM = UpstreamInfo(name="none", modality="speech", feature_size=8, samples_per_position=160)
 ROWS = [
     ("calls/a.wav", "dog", "train"),

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import mynah.downstream.vatex_caption.expert as expert_module
+from mynah import ROOT
 from mynah.downstream.interfaces import SPLITS
 from mynah.downstream.vatex_caption.expert import DownstreamExpert
 from mynah.downstream.vatex_caption.model import video_positions
@@ -21,7 +21,7 @@ from mynah.utility.configuration.load import load_config, to_plain
 from mynah.utility.errors import UserError
 from mynah.utility.video.writing import write_clip
 
-CONFIG = Path(__file__).parents[2] / "downstream" / "vatex_caption" / "config.yaml"
+CONFIG = ROOT / "downstream" / "vatex_caption" / "config.yaml"
 PROJECTION = {"albert.img_embedding.weight", "albert.img_embedding.bias"}
 
 

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 
+from mynah import ROOT
 from mynah.downstream.interfaces import SPLITS, UpstreamInfo
 from mynah.downstream.voxceleb1_speaker.dataset import (
     SpeakerDataConfig,
@@ -23,7 +24,7 @@ from mynah.downstream.voxceleb1_speaker.model import POOLINGS, SpeakerClassifier
 from mynah.utility.configuration.load import load_config
 from mynah.utility.errors import UserError
 
-CONFIG = Path(__file__).parents[2] / "downstream" / "voxceleb1_speaker" / "config.yaml"
+CONFIG = ROOT / "downstream" / "voxceleb1_speaker" / "config.yaml"
 UPSTREAM = UpstreamInfo(name="none", modality="speech", feature_size=8, samples_per_position=160)
 LIST = """1 id10001/videoA/00001.wav
 1 id10002/videoB/00001.wav

@@ -3,11 +3,11 @@
 import copy
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
 
+from mynah import ROOT
 from mynah.upstream.vidswin_albert import hubconf
 from mynah.upstream.vidswin_albert.config import PretrainConfig
 from mynah.upstream.vidswin_albert.expert import build_pretraining
@@ -23,7 +23,7 @@ from mynah.utility.experiments.checkpoint import METADATA
 from mynah.utility.experiments.folder import Experiment
 from mynah.utility.video.frames import normalize_frames
 
-DEFAULTS = Path(__file__).parents[2] / "upstream" / "vidswin_albert" / "pretrain_config.yaml"
+DEFAULTS = ROOT / "upstream" / "vidswin_albert" / "pretrain_config.yaml"
 
 
 def configure(*overrides: str, demo: bool = False) -> PretrainConfig:

@@ -76,6 +76,8 @@ class ClipsConfig(CaptionCorpusConfig):
 
     valid_fraction: float = Field(0.02, ge=0, le=0.9)
     """The share of the training clips that is held out where there are no dev annotations."""
+    split_seed: int = Field(1337, ge=0)
+    """Decides which; apart from `seed`, so that no run trains on what another of another seed held out."""
 
 
 class LossConfig(Section):

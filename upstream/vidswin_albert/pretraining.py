@@ -63,7 +63,7 @@ class VideoCaptionPretraining(PretrainingModule):
         clips = read_captioned_clips(datarc, "train", self.skipped).clips
         if annotation_file(datarc, "dev") is not None:
             return clips, read_captioned_clips(datarc, "dev", self.skipped).clips
-        return split_validation_clips(clips, datarc.valid_fraction, self.seed)
+        return split_validation_clips(clips, datarc.valid_fraction, datarc.split_seed)
 
     def prepare(self) -> None:
         """Settle how long the run is. Raises UserError where the corpus and the length do not fit."""

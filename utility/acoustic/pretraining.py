@@ -49,7 +49,9 @@ class AcousticPretraining(PretrainingModule):
             max_bad_fraction=datarc.max_bad_fraction,
             log_path=self.skipped,
         )
-        self.train_utterances, self.validation_items = split_validation(utterances, datarc.valid_fraction, self.seed)
+        self.train_utterances, self.validation_items = split_validation(
+            utterances, datarc.valid_fraction, datarc.split_seed
+        )
         self.bad_files = BadFileLog(self.skipped, len(utterances), datarc.max_bad_fraction)
         hours = sum(utterance.samples for utterance in utterances) / SAMPLE_RATE / 3600
         names = ", ".join(datarc.file_path)

@@ -32,6 +32,7 @@ class CorpusConfig(Section):
     max_timestep: longer utterances are cropped to this length, at random; null keeps them whole.
     min_timestep: shorter files are left out.
     valid_fraction: the share of the utterances that is held out for the validation loss.
+    split_seed: decides which; apart from `seed`, so that no run trains on what another of another seed held out.
     trim_silence: cut off the silence at both ends.
     max_bad_fraction: more bad files than this share are an error.
     """
@@ -40,6 +41,7 @@ class CorpusConfig(Section):
     max_timestep: int | None = None
     min_timestep: int = Field(1600, ge=1)
     valid_fraction: float = Field(0.05, ge=0, le=0.9)
+    split_seed: int = Field(1337, ge=0)
     trim_silence: bool = False
     max_bad_fraction: float = Field(0.05, ge=0, le=1)
 

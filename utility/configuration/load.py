@@ -161,7 +161,7 @@ class _Builder:
         """The configuration as an instance of the schema; UserError if there is any problem."""
         config, found = validate(self.schema, self.data)
         for key, text in found:
-            if self.readable or text != NOT_SET.format(key=key):
+            if self.readable or self.origin(key):
                 self.report(key, text, self.origin(key))
         if self.problems:
             raise UserError(self.message())

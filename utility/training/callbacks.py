@@ -119,6 +119,9 @@ class StopOnSignal(Callback):
         if not _between_steps(trainer) or _validation_due(trainer):
             return
         self._stop_if_asked(trainer)
+        if trainer.should_stop:  # also by trainer.max_time
+            # Lightning would validate before it ends, off schedule, in the time that is left to save.
+            trainer.limit_val_batches = 0
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:

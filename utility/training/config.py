@@ -109,6 +109,15 @@ class SharedConfig(Section):
         if self.needs_max_steps() and "max_steps" not in self.trainer:
             yield "trainer.max_steps: missing; give the number of optimizer steps"
 
+    @rules
+    def _validation_lies_between_steps(self) -> Iterable[str | None]:
+        batches, accumulated = (self.trainer.get(key) for key in ("val_check_interval", "accumulate_grad_batches"))
+        if batches and accumulated and batches % accumulated:
+            yield (
+                f"trainer.val_check_interval: must be a multiple of accumulate_grad_batches ({accumulated}), so that "
+                f"no half-accumulated gradient is saved; got {batches}"
+            )
+
     def needs_max_steps(self) -> bool:
         """Whether nothing else says how long the run is."""
         return True
@@ -141,6 +150,8 @@ class PretrainConfig(SharedConfig, ABC):
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate")
 ARCHITECTURE = ("model", "features", "objective")
 """The sections that weights depend on."""
+SPLIT_KEYS = ("valid_fraction", "split_seed")
+"""Keys of `datarc` that decide what is held out."""
 MAY_CHANGE = (*DROPOUTS, "gradient_checkpointing", "cache_gib", "zeroed", "sparse_weight", "sparse_resizing")
 """Keys of these sections that may change although the weights are trained."""
 
@@ -173,6 +184,20 @@ def _differences(given: Any, own: Any, key: str) -> Iterator[tuple[str, Any]]:
             yield from _differences(value, own.get(name, value), f"{key}.{name}")
     elif given != own:
         yield key, given
+
+
+def refuse_other_validation(config: Any, plain: dict[str, Any], source: Path) -> None:
+    """Raise UserError where a resumed run would train on what it has held out so far.
+
+    config: of the resumed run; plain: the one that the checkpoint `source` was written with.
+    """
+    given, own = to_plain(config.datarc), plain["datarc"]
+    changed = [f"datarc.{key}={given[key]}" for key in SPLIT_KEYS if key in given and given[key] != own.get(key)]
+    if changed:
+        raise UserError(
+            f"{', '.join(changed)}: would train on utterances or clips that {source} has held out for validation; "
+            "leave it as it was, or start a new run from these weights with --init-from"
+        )
 
 
 def refuse_other_optimizer(config: Any, plain: dict[str, Any], source: Path) -> None:

@@ -17,7 +17,7 @@ from mynah.utility.training.config import CheckpointConfig
 log = logging.getLogger("mynah")
 
 VAL_CHECK_INTERVAL = 1000
-"""Batches between two validations, by default."""
+"""Batches between two validations, by default; rounded up to whole optimizer steps."""
 
 
 def build_trainer(
@@ -34,7 +34,8 @@ def build_trainer(
     arguments: the `trainer` section. monitor and mode: the metric that chooses best.ckpt.
     """
     _quiet_lightning()
-    arguments = {"val_check_interval": VAL_CHECK_INTERVAL, **arguments}
+    accumulated = arguments.get("accumulate_grad_batches", 1)
+    arguments = {"val_check_interval": -(-VAL_CHECK_INTERVAL // accumulated) * accumulated, **arguments}
     arguments.setdefault("accelerator", {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device])
     arguments.setdefault("devices", 1)  # Lightning would take every GPU, and make the batch that many times larger
     try:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from pydantic import Field
 
+from mynah import ROOT
 from mynah.utility.configuration.load import from_plain, load_config, save_config, to_plain
 from mynah.utility.configuration.problems import validate
 from mynah.utility.configuration.sections import Section, one_of, rules
@@ -462,6 +463,6 @@ def test_a_bomb_of_aliases_and_a_huge_file_are_refused_at_once(complaint):
 def test_configuration_needs_neither_torch_nor_lightning():
     code = "import sys, mynah.utility.configuration.load, mynah.plugins\n"
     code += "print({'torch', 'lightning'} & set(sys.modules))"
-    root = Path(__file__).parents[3]
+    root = ROOT
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
