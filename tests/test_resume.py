@@ -1,6 +1,7 @@
 """Runs that are killed, interrupted, out of disk, or spread over processes end where an undisturbed run ends."""
 
 import hashlib
+import os
 import random
 import resource
 import signal
@@ -84,6 +85,19 @@ def test_a_signal_saves_the_state_and_says_how_to_go_on(tmp_path, start, pretrai
     assert f" -e {tmp_path / 'asked'}" in output
     step = load(last)["global_step"]
     assert 0 < step < 120 and f"stopped at step {step} of 120" in output
+
+
+def test_ctrl_c_in_a_terminal_saves_although_it_reaches_the_workers_too(tmp_path, start, pretrain):
+    more = ["checkpoint.save_every_n_steps=1", "dataloader.num_workers=2", "trainer.accumulate_grad_batches=2"]
+    process = start(*pretrain("asked", *more, "trainer.val_check_interval=100", "trainer.max_steps=100000"))
+    last = tmp_path / "asked" / "checkpoints" / "last.ckpt"
+    wait_for(last)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    step = load(last)["global_step"]
+    assert step > 0 and f"stopped at step {step} of 100000" in output
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoints_good(tmp_path, script, pretrain):

@@ -1,6 +1,7 @@
 """Data loaders, and counting of unreadable files."""
 
 import logging
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,12 +116,18 @@ def bad_items(items: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     return unreadable + [entry for item in items for entry in item.get("bad", [])]
 
 
+def _leave_interrupts_to_the_run(worker: int) -> None:
+    """Ctrl-C in a terminal reaches workers too; the run needs them for the rest of its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _loader(dataset: Dataset, batches: Any, config: LoaderConfig, collate: Collate) -> DataLoader:
     return DataLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=config.num_workers,
+        worker_init_fn=_leave_interrupts_to_the_run,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if config.num_workers else None,
     )
