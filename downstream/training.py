@@ -62,7 +62,8 @@ def _make_trainer(options: TaskOptions, module: DownstreamModule) -> Trainer:
     settings = dict(module.config.trainer)
     batches = settings["max_steps"] * settings.get("accumulate_grad_batches", 1)
     # At least one validation.
-    settings["val_check_interval"] = min(settings.get("val_check_interval", VAL_CHECK_INTERVAL), batches)
+    if settings.get("val_check_interval", VAL_CHECK_INTERVAL) > batches:
+        settings["val_check_interval"] = batches
     several = settings.get("devices", 1) not in (1, "1") or settings.get("num_nodes", 1) != 1
     some_unused = module.features.fine_tune or module.config.features.zeroed
     if some_unused and several and settings.get("strategy", "auto") in ("auto", "ddp"):

@@ -100,6 +100,21 @@ def test_ctrl_c_in_a_terminal_saves_although_it_reaches_the_workers_too(tmp_path
     assert step > 0 and f"stopped at step {step} of 100000" in output
 
 
+def test_ctrl_c_before_the_first_step_says_how_to_begin_again(tmp_path, start, script, pretrain):
+    more = ["dataloader.num_workers=2", "datarc.valid_fraction=0.9", "dataloader.eval_batch_size=1"]
+    command = pretrain("early", *more, "trainer.max_steps=2", "trainer.enable_progress_bar=false", flags=["-a"])
+    process = start(*command)
+    for line in process.stdout:
+        if "configuration and results in" in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.stdout.read()
+    assert process.wait() == 130, output
+    assert "before anything was saved; give the same command again, with -a" in output and "Traceback" not in output
+    status, output = script(*command)
+    assert status == 0, output
+
+
 def test_a_full_disk_leaves_the_earlier_checkpoints_good(tmp_path, script, pretrain):
     status, output = script(*pretrain("run", "trainer.max_steps=10"))
     assert status == 0, output

@@ -157,12 +157,14 @@ def _write_configuration(experiment: Experiment, name: str, config: Any) -> None
 
 def _fit(options: PretrainOptions, experiment: Experiment, name: str, module: Any, trainer: Any) -> dict[str, Any]:
     """Evaluate, train, evaluate, and write metrics.json."""
-    from mynah.utility.training.trainer import fit
+    from mynah.utility.training.trainer import fit, interruptions_reported
 
     started = time.monotonic()
+    command = f"{options.program} -e {experiment.folder}"
     if experiment.resume_from is None and module.validation_items:
-        trainer.validate(module, verbose=False)
-    finished = fit(trainer, module, experiment, f"{options.program} -e {experiment.folder}")
+        with interruptions_reported(experiment, command):
+            trainer.validate(module, verbose=False)
+    finished = fit(trainer, module, experiment, command)
     if finished and module.validation_items and module.validated_at != trainer.global_step:
         trainer.validate(module, verbose=False)
     metrics = {

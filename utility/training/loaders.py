@@ -116,18 +116,23 @@ def bad_items(items: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     return unreadable + [entry for item in items for entry in item.get("bad", [])]
 
 
-def _leave_interrupts_to_the_run(worker: int) -> None:
-    """Ctrl-C in a terminal reaches workers too; the run needs them for the rest of its step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+class UninterruptedLoader(DataLoader):
+    """A DataLoader whose workers ignore SIGINT: Ctrl-C in a terminal reaches them too, but the run needs them."""
+
+    def __iter__(self) -> Any:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit it
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _loader(dataset: Dataset, batches: Any, config: LoaderConfig, collate: Collate) -> DataLoader:
-    return DataLoader(
+    return UninterruptedLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=config.num_workers,
-        worker_init_fn=_leave_interrupts_to_the_run,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if config.num_workers else None,
     )

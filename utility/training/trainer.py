@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -88,16 +90,30 @@ def _quiet_lightning() -> None:
         warnings.filterwarnings("ignore", message)
 
 
+@contextmanager
+def interruptions_reported(experiment: Experiment, resume_command: str) -> Iterator[None]:
+    """Where Ctrl-C ends what is inside at once, a warning says what is saved and how to continue."""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as interruption:  # Lightning turns the latter into the former
+        if experiment.last.is_file():
+            log.warning("interrupted; the state is saved in %s. To continue:\n  %s", experiment.last, resume_command)
+        else:
+            log.warning("interrupted before anything was saved; give the same command again, with -a")
+        raise KeyboardInterrupt from interruption
+
+
 def fit(trainer: Trainer, module: LightningModule, experiment: Experiment, resume_command: str) -> bool:
     """Train to the end, or until a signal or trainer.max_time; returns whether the end was reached.
 
     If it was not, a warning says where the state is saved and which command continues the run.
     """
-    trainer.fit(module, ckpt_path=experiment.resume_from, weights_only=True)
+    with interruptions_reported(experiment, resume_command):
+        trainer.fit(module, ckpt_path=experiment.resume_from, weights_only=True)
     finished = trainer.global_step >= trainer.max_steps
     if not finished:
         log.warning(
-            "stopped at step %d of %d; the state is saved in %s. To go on:\n  %s",
+            "stopped at step %d of %d; the state is saved in %s. To continue:\n  %s",
             trainer.global_step,
             trainer.max_steps,
             experiment.last,
