@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mynah.commands import pretrain as run_pretrain
 from mynah.utility.acoustic.pretraining import AcousticPretraining
 from mynah.utility.errors import UserError
+from mynah.utility.training import callbacks
 
 
 @pytest.fixture
@@ -285,3 +286,35 @@ def test_neither_another_seed_nor_a_resumed_run_trains_on_what_was_held_out(pret
         sys.argv[:] = ["run_pretrain.py", "-e", str(tmp_path / "one"), "-o", option, "trainer.max_steps=2"]
         with pytest.raises(UserError, match=f"{option}: would train on utterances or clips that .* has held out"):
             run_pretrain.run(run_pretrain.parse_arguments())
+
+
+def test_of_a_validation_the_best_checkpoint_is_saved_before_the_last(pretrain, tmp_path, monkeypatch):
+    saved = []
+    save = callbacks.save_atomically
+    monkeypatch.setattr(
+        callbacks,
+        "save_atomically",
+        lambda state, path: saved.append((path.name, state["global_step"])) or save(state, path),
+    )
+    pretrain("-n", "run", "-u", "aalbert", overrides=["trainer.val_check_interval=4", "trainer.max_steps=2"])
+    assert saved[:2] == [("best.ckpt", 2), ("last.ckpt", 2)]
+
+
+def test_a_run_killed_between_its_best_and_its_last_checkpoint_keeps_the_best(pretrain, tmp_path, monkeypatch):
+    def kill(state, path):
+        if path.name == "last.ckpt" and state["global_step"] == 2:
+            raise KeyboardInterrupt
+        save(state, path)
+
+    save = callbacks.save_atomically
+    more = ["trainer.val_check_interval=4", "trainer.max_steps=3"]
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks, "save_atomically", kill)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain("-n", "killed", "-u", "aalbert", overrides=more)
+    pretrain("-n", "killed", "-a", "-u", "aalbert", overrides=more)
+    pretrain("-n", "whole", "-u", "aalbert", overrides=more)
+    folders = [tmp_path / name / "checkpoints" / "best.ckpt" for name in ("killed", "whole")]
+    killed, whole = (torch.load(folder, weights_only=True) for folder in folders)
+    assert killed["global_step"] == whole["global_step"]
+    assert all(torch.equal(killed["state_dict"][key], whole["state_dict"][key]) for key in whole["state_dict"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mynah.utility.experiments.checkpoint import remove_temporary, save_atomically
@@ -28,11 +28,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return torch.load(path, map_location=map_location, weights_only=True)
 
 
-class SaveStates(Callback):
+class SaveStates(Checkpoint):
     """Saves last.ckpt every so many optimizer steps, after every validation and at the end; copies on request.
 
     Only between optimizer steps, where no half-accumulated gradient would be lost. Where a validation is due it
-    saves after that, so that a resumed run neither repeats nor skips one.
+    saves after that, so that a resumed run neither repeats nor skips one. As Lightning calls Checkpoint callbacks
+    last and in their order, best.ckpt is saved before last.ckpt: a run that is killed between the two repeats the
+    validation, rather than lose its best checkpoint.
     """
 
     def __init__(self, folder: Path, save_every_n_steps: int, keep_every_n_steps: int | None = None):
