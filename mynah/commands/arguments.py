@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -127,3 +128,11 @@ def run_as_process(command: str, *arguments: str) -> None:
     status = subprocess.run([sys.executable, *program, *arguments], check=False).returncode
     if status:
         sys.exit(status)
+
+
+def installed_program(name: str) -> str:
+    """The command that starts a program of this environment, as short as it can be written here."""
+    path = Path(sys.executable).with_name(name)
+    if shutil.which(name) == str(path):
+        return name
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

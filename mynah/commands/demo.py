@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from mynah.commands.arguments import installed_program
 from mynah.commands.arguments import run_as_process as run
 
 ROOT = Path("result/demo")
@@ -50,7 +51,7 @@ def table(seconds: float) -> str:
         ("speaker accuracy, by chance", f"{100 * chance:.1f} %"),
         ("wall time", f"{seconds / 60:.1f} min"),
         ("results", f"{ROOT}/"),
-        ("logs", f"tensorboard --logdir {ROOT}"),
+        ("logs", f"{installed_program('tensorboard')} --logdir {ROOT}"),
     ]
     width = max(len(label) for label, _ in rows)
     return "\n" + "\n".join(f"| {label:{width}} | {value}" for label, value in rows)

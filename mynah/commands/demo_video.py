@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from mynah.commands.arguments import installed_program
 from mynah.commands.arguments import run_as_process as run
 from mynah.utility.captions.corpus import CaptionCorpusConfig, CaptionedClip, read_captioned_clips
 from mynah.utility.captions.scores import caption_scores
@@ -71,7 +72,7 @@ def table(clips: list[CaptionedClip], seconds: float) -> str:
             f"most frequent caption: {frequent!r}",
             "masked words' loss in pretraining: {:.2f} -> {:.2f}".format(*losses),
             f"wall time: {seconds / 60:.1f} min; results and pictures in {ROOT}/",
-            f"logs: tensorboard --logdir {ROOT}",
+            f"logs: {installed_program('tensorboard')} --logdir {ROOT}",
         ]
     )
 
