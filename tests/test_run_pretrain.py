@@ -318,3 +318,12 @@ def test_a_run_killed_between_its_best_and_its_last_checkpoint_keeps_the_best(pr
     killed, whole = (torch.load(folder, weights_only=True) for folder in folders)
     assert killed["global_step"] == whole["global_step"]
     assert all(torch.equal(killed["state_dict"][key], whole["state_dict"][key]) for key in whole["state_dict"])
+
+
+def test_a_configuration_without_data_and_without_a_demo_recipe_is_refused(monkeypatch, tmp_path):
+    (tmp_path / "mine.yaml").write_text("trainer: {max_steps: 500000}\n")
+    command = ["run_pretrain.py", "-p", str(tmp_path), "-n", "x", "-u", "aalbert", "-c", str(tmp_path / "mine.yaml")]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(UserError, match=r"no data configured, and .*mine\.yaml has no section demo"):
+        run_pretrain.run(run_pretrain.parse_arguments())
+    assert not (tmp_path / "x").exists()

@@ -27,10 +27,10 @@ def load_config(
 ) -> Schema:
     """The configuration that YAML files and overrides give, as an instance of the section `schema`.
 
-    files: merged in order; each may have a top-level `demo:` mapping of the same keys, which is merged
-    right after its file if `demo`, and is checked in any case. overrides: "model.hidden_size=96" or
-    "datarc.file_path={a: /x}", YAML values, applied last; a whole mapping replaces the one before it,
-    "datarc.file_path.a=/x" sets one entry.
+    files: merged in order; each may have a top-level `demo:` mapping of the same keys, which is merged right after
+    its file if `demo`, and is checked in any case; with `demo`, one file must have it. overrides:
+    "model.hidden_size=96" or "datarc.file_path={a: /x}", YAML values, applied last; a whole mapping
+    replaces the one before it, "datarc.file_path.a=/x" sets one entry.
     Raises UserError with all unknown keys, wrong types, missing and impossible values, a line each.
     """
     builder = _Builder(schema)
@@ -38,7 +38,13 @@ def load_config(
         builder.add_file(Path(file), demo)
     for override in overrides:
         builder.add_override(override)
-    return builder.build()
+    config = builder.build()
+    if demo and not builder.has_demo:
+        raise UserError(
+            f"no data configured, and {', '.join(_display(Path(file)) for file in files)} has no section demo with a "
+            "recipe of minutes; give datarc.file_path, or add the section"
+        )
+    return config
 
 
 def from_plain(schema: type[Schema], plain: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Schema:
@@ -108,6 +114,7 @@ class _Builder:
         self.origins: dict[str, _Source] = {}  # of each value, the last source that gave it
         self.sources: list[str] = []
         self.problems: list[tuple[str, str, str, str]] = []  # key, what is wrong, source, place in it
+        self.has_demo = False  # whether any file has a demo section
         self.readable = True  # whether every source could be read: else what is missing may stand in another
 
     def report(self, key: str, text: str, source: _Source | None) -> None:
@@ -129,6 +136,7 @@ class _Builder:
             return self.report("", str(error), source)
         demo_data = data.pop("demo", {})
         self.merge(data, _Source(source.name, lines))
+        self.has_demo = self.has_demo or bool(demo_data)
         if not isinstance(demo_data, dict):
             return self.report("demo", f"expected a section, got {shown(demo_data)}", _Source(source.name, lines))
         in_demo = _Source(source.name, lines, "demo.")
