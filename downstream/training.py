@@ -16,6 +16,7 @@ from mynah.utility.experiments.checkpoint import METADATA, read_checkpoint
 from mynah.utility.experiments.folder import is_launched_process, write_json
 from mynah.utility.training.device import check_device
 from mynah.utility.training.trainer import VAL_CHECK_INTERVAL, build_trainer, fit
+from mynah.utility.training.trainer_arguments import count_processes
 
 log = logging.getLogger("mynah")
 
@@ -64,7 +65,7 @@ def _make_trainer(options: TaskOptions, module: DownstreamModule) -> Trainer:
     # At least one validation.
     if settings.get("val_check_interval", VAL_CHECK_INTERVAL) > batches:
         settings["val_check_interval"] = batches
-    several = settings.get("devices", 1) not in (1, "1") or settings.get("num_nodes", 1) != 1
+    several = count_processes(settings) != 1
     some_unused = module.features.fine_tune or module.config.features.zeroed
     if some_unused and several and settings.get("strategy", "auto") in ("auto", "ddp"):
         # The upstream's heads and mask token get no gradient; nor do the layers' weights where features are zeroed.

@@ -101,7 +101,14 @@ class DownstreamExpert(interfaces.DownstreamExpert):
         utterances = [utterance for utterance in self.utterances if self.table[utterance.path].split == split]
         if not utterances:
             raise UserError(f"{data.file_path}: no file of the split '{split}' can be used; every split needs some")
-        labels = [self.labels.index(self.table[utterance.path].label) for utterance in utterances]
+        names = [self.table[utterance.path].label for utterance in utterances]
+        classes = {label: index for index, label in enumerate(self.labels)}
+        if unknown := sorted(set(names) - set(classes)):
+            raise UserError(
+                f"{data.file_path}: the labels {', '.join(unknown)} of the split '{split}' are none of those that "
+                f"the task was trained with, {', '.join(self.labels)}; correct them, or train anew"
+            )
+        labels = [classes[name] for name in names]
         max_samples = data.max_timestep if split == "train" else None
         return LabelledSpeechDataset(utterances, labels, max_samples, self.config.seed)
 

@@ -128,3 +128,10 @@ def test_without_data_the_demo_tells_female_from_male_voices(demo_cache):
     assert expert.labels == ["female", "male"]
     for split in SPLITS:
         assert {item["label"] for item in map(expert.get_dataset(split).__getitem__, range(0, 20, 2))} <= {0, 1}
+
+
+def test_a_label_that_the_task_was_not_trained_with_is_told(table):
+    state = build(table).state()
+    table.write_text(table.read_text().replace("dog,test", "wolf,test"))
+    with pytest.raises(UserError, match=r"the labels wolf of the split 'test' are none of those .* with, cat, dog"):
+        build(table, state=state).get_dataset("test")

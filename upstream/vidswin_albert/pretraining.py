@@ -25,6 +25,7 @@ from mynah.utility.nn.size import describe_size
 from mynah.utility.training.loaders import BadFileLog
 from mynah.utility.training.optimization import decay_groups
 from mynah.utility.training.pretraining import PretrainingModule
+from mynah.utility.training.trainer_arguments import count_processes
 from mynah.utility.video.frames import normalize_frames
 
 from .config import ModelSection, PretrainConfig
@@ -191,8 +192,9 @@ def _count_epochs_anew(config: PretrainConfig, earlier: dict[str, Any]) -> None:
 def steps_of_epochs(config: PretrainConfig, num_pairs: int) -> int:
     """Optimizer steps of `config.epochs` passes over that many pairs of clip and caption."""
     trainer, datarc = config.trainer, config.datarc
-    devices = trainer.get("devices", 1)
-    if not isinstance(devices, int) or devices < 1:
+    processes = count_processes(trainer)
+    if processes is None:
+        devices = trainer["devices"]
         raise UserError(f"epochs: cannot be counted with trainer.devices={devices!r}; give trainer.max_steps")
-    pairs = config.dataloader.batch_size * datarc.captions_per_clip * devices * trainer.get("num_nodes", 1)
+    pairs = config.dataloader.batch_size * datarc.captions_per_clip * processes
     return math.ceil(config.epochs * num_pairs / (pairs * trainer.get("accumulate_grad_batches", 1)))

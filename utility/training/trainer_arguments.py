@@ -63,6 +63,21 @@ COUNTS = {
 }
 
 
+def count_processes(arguments: dict[str, Any]) -> int | None:
+    """The processes of a run, of all nodes; None where Lightning alone knows ("auto", -1 and the like).
+
+    A list, or a text with commas, names the devices one by one.
+    """
+    devices = arguments.get("devices", 1)
+    if isinstance(devices, str):
+        devices = devices.strip(",").split(",") if "," in devices else int(devices) if devices.isdigit() else None
+    if isinstance(devices, list):
+        devices = len(devices)
+    if not isinstance(devices, int) or devices < 1:
+        return None
+    return devices * int(arguments.get("num_nodes", 1))
+
+
 def check_trainer(arguments: dict[str, Any]) -> dict[str, Any]:
     """The `trainer` section as it is; refuses what Lightning's Trainer does not know or a run must not set."""
     refuse(_problems(arguments))

@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 
 from mynah.utility.configuration.problems import validate
 from mynah.utility.training.config import SharedConfig
-from mynah.utility.training.trainer_arguments import KNOWN, REFUSED
+from mynah.utility.training.trainer_arguments import KNOWN, REFUSED, count_processes
 
 
 def test_known_and_refused_arguments_are_those_of_lightnings_trainer():
@@ -54,3 +54,21 @@ def test_all_problems_are_named_at_once():
     section = {"callbacks": [], "max_stepz": 1, "log_every_n_steps": -1}
     problems = validate(SharedConfig, {"trainer": section})[1]
     assert [key for key, _ in problems] == ["trainer.callbacks", "trainer.max_stepz", "trainer.log_every_n_steps"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        ({}, 1),
+        ({"devices": 2, "num_nodes": 3}, 6),
+        ({"devices": [0]}, 1),
+        ({"devices": [1, 3]}, 2),
+        ({"devices": "1"}, 1),
+        ({"devices": "0,"}, 1),
+        ({"devices": "0, 2"}, 2),
+        ({"devices": "auto"}, None),
+        ({"devices": -1}, None),
+    ],
+)
+def test_processes_are_counted_as_lightning_counts_devices(arguments, count):
+    assert count_processes(arguments) == count
