@@ -7,8 +7,7 @@ from typing import Any
 
 from mynah.downstream.interfaces import DownstreamConfig, DownstreamExpert
 from mynah.downstream.model import DownstreamModel, describe_upstream
-from mynah.plugins import Plugin, get_plugin, import_plugin
-from mynah.upstream.interfaces import Upstream
+from mynah.plugins import Plugin, build_upstream, get_plugin, import_plugin
 from mynah.utility.configuration.load import from_plain, load_config
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import METADATA, load_weights, locate_checkpoint, read_checkpoint
@@ -67,15 +66,15 @@ def build_new(options: TaskOptions, experiment: Experiment) -> Task:
     expert_class = import_expert(plugin)
     config = _configure(options, plugin, expert_class)
     torch.manual_seed(config.seed)  # an upstream without a checkpoint draws its weights
-    upstream = _build_upstream(upstream_plugin, _upstream_options(options))
+    upstream = build_upstream(upstream_plugin, **_upstream_options(options))
     if upstream.modality != expert_class.modality:
         raise UserError(
             f"upstream '{upstream.name}' reads {upstream.modality}, but task '{options.downstream}' needs "
             f"{expert_class.modality}; choose another of them (see --list)"
         )
     if not expert_class.has_data(config):
-        log.info("no data configured (datarc.file_path): this is the demo recipe, on data made for it")
         config = _configure(options, plugin, expert_class, demo=True)
+        log.info("no data configured (datarc.file_path): this is the demo recipe, on data made for it")
         expert_class.use_demo_data(config)
     torch.manual_seed(config.seed)
     expert = expert_class(describe_upstream(upstream), config, folder=experiment.folder)
@@ -98,7 +97,7 @@ def rebuild(options: TaskOptions, experiment: Experiment) -> Task:
     config = from_plain(expert_class.Config, metadata["task_config"], str(source), options.overrides)
     refuse_other_optimizer(config, metadata["task_config"], source)
     refuse_other_model(config, metadata["task_config"], source)
-    upstream = _build_upstream(upstream_plugin, metadata["config"])
+    upstream = build_upstream(upstream_plugin, **metadata["config"])
     expert = expert_class(describe_upstream(upstream), config, state=metadata["task_state"], folder=experiment.folder)
     model = DownstreamModel(upstream, expert, config.features, metadata["fine_tune"])
     load_weights(model, checkpoint["state_dict"], source)
@@ -151,11 +150,6 @@ def _upstream_options(options: TaskOptions) -> dict[str, Any]:
     """The hub entry's arguments that -k, -g and -t stand for."""
     given = {"ckpt": options.checkpoint, "config": options.model_config or options.pretrain_config}
     return {key: value for key, value in given.items() if value is not None}
-
-
-def _build_upstream(plugin: Plugin, arguments: dict[str, Any]) -> Upstream:
-    import_plugin(plugin, "expert")  # reports a package that is not installed
-    return getattr(import_plugin(plugin, "hubconf"), plugin.name)(**arguments)
 
 
 def _check_agreement(options: TaskOptions, source: Path, metadata: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from mynah.utility.configuration.load import save_config
 from mynah.utility.experiments.checkpoint import METADATA, read_checkpoint
 from mynah.utility.experiments.folder import is_launched_process, write_json
 from mynah.utility.training.device import check_device
-from mynah.utility.training.trainer import VAL_CHECK_INTERVAL, build_trainer, fit
+from mynah.utility.training.trainer import VAL_CHECK_INTERVAL, build_trainer, fit, interruptions_reported
 from mynah.utility.training.trainer_arguments import count_processes
 
 log = logging.getLogger("mynah")
@@ -88,12 +88,9 @@ def _write_configuration(task: Task) -> None:
 
 def _test(options: TaskOptions, trainer: Trainer, module: DownstreamModule, **arguments: Any) -> None:
     """trainer.test; where Ctrl-C ends it, the command that repeats it is reported."""
-    try:
+    command = f"{options.program} -m evaluate -e {module.experiment.folder} --split {module.test_split}"
+    with interruptions_reported(lambda: f"the test was not finished. To repeat it:\n  {command}"):
         trainer.test(module, verbose=False, **arguments)
-    except (SystemExit, KeyboardInterrupt) as interruption:  # Lightning turns the latter into the former
-        command = f"{options.program} -m evaluate -e {module.experiment.folder} --split {module.test_split}"
-        log.warning("the test was not finished. To repeat it:\n  %s", command)
-        raise KeyboardInterrupt from interruption
 
 
 def _write_metrics(

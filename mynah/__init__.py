@@ -41,12 +41,11 @@ def load(
     standard error where the caller has set up no logging. Raises UserError where there is no such upstream, where a
     package that it needs is missing, or where anything given does not fit.
     """
-    from mynah.plugins import get_plugin, import_plugin
+    from mynah.plugins import build_upstream, get_plugin
 
     plugin = get_plugin("upstream", name, plugin_paths)
     with _visible_log():
-        import_plugin(plugin, "expert")  # says which package is missing
-        return getattr(import_plugin(plugin, "hubconf"), plugin.name)(ckpt, **options)
+        return build_upstream(plugin, ckpt, **options)
 
 
 def pretrain(upstream: str | None = None, **options: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import mynah
 from mynah.utility.configuration.sections import nearest
@@ -118,6 +119,12 @@ def import_plugin(plugin: Plugin, module: str) -> ModuleType:
     if Path(imported.__file__ or "").resolve().parent != plugin.folder.resolve():
         raise UserError(f"{what} in {plugin.folder} is hidden by {imported.__file__}; rename one of the folders")
     return imported
+
+
+def build_upstream(plugin: Plugin, *args: Any, **options: Any) -> Any:
+    """The upstream that a plugin's hub entry gives for these arguments. Raises UserError, as import_plugin does."""
+    import_plugin(plugin, "expert")  # says which package is missing
+    return getattr(import_plugin(plugin, "hubconf"), plugin.name)(*args, **options)
 
 
 def describe_plugins(plugin_paths: Sequence[str | Path] = ()) -> str:

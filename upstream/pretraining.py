@@ -98,8 +98,8 @@ def _configure_from_files(options: PretrainOptions, file: Path, schema: type) ->
     files = [file] + ([options.model_config] if options.model_config else [])
     config = load_config(schema, files=files, overrides=options.overrides)
     if not config.has_data():
-        log.info("no data configured (datarc.file_path): this is the demo recipe, on %s", schema.demo_data)
         config = load_config(schema, files=files, overrides=options.overrides, demo=True)
+        log.info("no data configured (datarc.file_path): this is the demo recipe, on %s", schema.demo_data)
         config.use_demo_data()
     return config
 
@@ -157,12 +157,12 @@ def _write_configuration(experiment: Experiment, name: str, config: Any) -> None
 
 def _fit(options: PretrainOptions, experiment: Experiment, name: str, module: Any, trainer: Any) -> dict[str, Any]:
     """Evaluate, train, evaluate, and write metrics.json."""
-    from mynah.utility.training.trainer import fit, interruptions_reported
+    from mynah.utility.training.trainer import fit, how_to_continue, interruptions_reported
 
     started = time.monotonic()
     command = f"{options.program} -e {experiment.folder}"
     if experiment.resume_from is None and module.validation_items:
-        with interruptions_reported(experiment, command):
+        with interruptions_reported(lambda: how_to_continue(experiment, command)):
             trainer.validate(module, verbose=False)
     finished = fit(trainer, module, experiment, command)
     if finished and module.validation_items and module.validated_at != trainer.global_step:

@@ -29,7 +29,7 @@ def parse_arguments(program: str = "mynah pretrain", arguments: list[str] | None
         dest="model_config",
         metavar="FILE",
         type=Path,
-        help="YAML file of the model and features sections, applied after -c",
+        help="YAML file of the sections model, features and objective, applied after -c",
     )
     return parser.parse_args(arguments)
 

@@ -144,7 +144,7 @@ class _Builder:
             return self.merge(demo_data, in_demo)
         own = _leaves(demo_data, "")
         for key, text in validate(self.schema, merged(self.data, demo_data))[1]:
-            if any(leaf == part or leaf.startswith((f"{part}.", f"{part}[")) for part in [key] for leaf in own):
+            if any(_is_in(leaf, key) for leaf in own):
                 self.report(key, text, in_demo)
         return None
 
@@ -178,7 +178,7 @@ class _Builder:
     def origin(self, key: str) -> _Source | None:
         """The last source of the value at a key, or of anything in it."""
         for part in _ancestors(key):
-            inside = [leaf for leaf in self.origins if leaf == part or leaf.startswith((f"{part}[", f"{part}."))]
+            inside = [leaf for leaf in self.origins if _is_in(leaf, part)]
             if inside:
                 return self.origins[inside[-1]]
         return None
@@ -208,6 +208,11 @@ def _leaves(data: Any, key: str) -> list[str]:
     if isinstance(data, list) and data:
         return [leaf for index, value in enumerate(data) for leaf in _leaves(value, join_key(key, index))]
     return [key]
+
+
+def _is_in(leaf: str, key: str) -> bool:
+    """Whether a value lies at a key or below it."""
+    return leaf == key or leaf.startswith((f"{key}[", f"{key}."))
 
 
 def _ancestors(key: str) -> Iterator[str]:

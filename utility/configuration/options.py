@@ -11,7 +11,7 @@ Schema = TypeVar("Schema")
 
 
 def flat_options(schema: type[Schema], file: str | Path | None, overrides: dict[str, Any], name: str) -> Schema:
-    """The dataclass `schema` of the plugin `name` from a YAML file of its fields, if given, and then `overrides`.
+    """The section `schema` of the plugin `name` from a YAML file of its fields, if given, and then `overrides`.
 
     Raises UserError with all that is wrong.
     """

@@ -23,6 +23,7 @@ _EXPECTED = {
     "float": "a number",
     "finite": "a number",
     "string": "text",
+    "str": "text",
     "list": "a list such as [a, b]",
     "dict": "a mapping such as {name: value}",
 }
@@ -92,11 +93,10 @@ def _problems(schema: type, error: ErrorDetails, errors: list[ErrorDetails]) -> 
     if place and place[-1] == "[key]":
         yield _key(place[:-2]), f"its key {shown(place[-2])} is not text; put the key in quotes"
         return
-    alternatives = [_EXPECTED[place[-1].replace("str", "string")]] if _is_branch(schema, place) else []
-    if alternatives:
+    alternatives: list[str] = []
+    if _is_branch(schema, place):
         place = place[:-1]
-        same = [each["loc"][-1] for each in errors if each["loc"][:-1] == place]
-        alternatives = [_EXPECTED[name.replace("str", "string")] for name in same]
+        alternatives = [_EXPECTED[each["loc"][-1]] for each in errors if each["loc"][:-1] == place]
     key = _key(place)
     if kind == RULE:
         for line in context["text"].split("\n"):

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -91,16 +91,20 @@ def _quiet_lightning() -> None:
 
 
 @contextmanager
-def interruptions_reported(experiment: Experiment, resume_command: str) -> Iterator[None]:
-    """Where Ctrl-C ends what is inside at once, a warning says what is saved and how to continue."""
+def interruptions_reported(message: Callable[[], str]) -> Iterator[None]:
+    """Where Ctrl-C ends what is inside at once, a warning with this message says how to go on."""
     try:
         yield
     except (SystemExit, KeyboardInterrupt) as interruption:  # Lightning turns the latter into the former
-        if experiment.last.is_file():
-            log.warning("interrupted; the state is saved in %s. To continue:\n  %s", experiment.last, resume_command)
-        else:
-            log.warning("interrupted before anything was saved; give the same command again, with -a")
+        log.warning("%s", message())
         raise KeyboardInterrupt from interruption
+
+
+def how_to_continue(experiment: Experiment, resume_command: str) -> str:
+    """What is saved of an interrupted run, and the command for it."""
+    if experiment.last.is_file():
+        return f"interrupted; the state is saved in {experiment.last}. To continue:\n  {resume_command}"
+    return "interrupted before anything was saved; give the same command again, with -a"
 
 
 def fit(trainer: Trainer, module: LightningModule, experiment: Experiment, resume_command: str) -> bool:
@@ -108,7 +112,7 @@ def fit(trainer: Trainer, module: LightningModule, experiment: Experiment, resum
 
     If it was not, a warning says where the state is saved and which command continues the run.
     """
-    with interruptions_reported(experiment, resume_command):
+    with interruptions_reported(lambda: how_to_continue(experiment, resume_command)):
         trainer.fit(module, ckpt_path=experiment.resume_from, weights_only=True)
     finished = trainer.global_step >= trainer.max_steps
     if not finished:
