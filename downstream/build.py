@@ -13,6 +13,7 @@ from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import METADATA, load_weights, locate_checkpoint, read_checkpoint
 from mynah.utility.experiments.folder import Experiment, open_experiment
 from mynah.utility.experiments.options import RunOptions
+from mynah.utility.experiments.provenance import checkpoint_origin
 from mynah.utility.training.config import refuse_other_model, refuse_other_optimizer
 
 log = logging.getLogger("mynah")
@@ -50,6 +51,8 @@ class Task:
     config: Any
     """An instance of the expert's `Config`."""
     experiment: Experiment
+    origin: dict[str, str] | None = None
+    """Which checkpoint the upstream came from, as `checkpoint_origin` says it."""
 
 
 def build_new(options: TaskOptions, experiment: Experiment) -> Task:
@@ -83,7 +86,7 @@ def build_new(options: TaskOptions, experiment: Experiment) -> Task:
         start = read_checkpoint(options.init_from, "downstream", options.upstream)
         load_weights(model, start["state_dict"], options.init_from)
         log.info("initialized from %s (step %d)", options.init_from, start[METADATA]["step"])
-    return Task(options.downstream, model, config, experiment)
+    return Task(options.downstream, model, config, experiment, checkpoint_origin(options.checkpoint))
 
 
 def rebuild(options: TaskOptions, experiment: Experiment) -> Task:
@@ -101,7 +104,7 @@ def rebuild(options: TaskOptions, experiment: Experiment) -> Task:
     expert = expert_class(describe_upstream(upstream), config, state=metadata["task_state"], folder=experiment.folder)
     model = DownstreamModel(upstream, expert, config.features, metadata["fine_tune"])
     load_weights(model, checkpoint["state_dict"], source)
-    return Task(metadata["downstream"], model, config, experiment)
+    return Task(metadata["downstream"], model, config, experiment, metadata.get("upstream_checkpoint"))
 
 
 def find_trained(options: TaskOptions, writes: bool) -> Experiment:
@@ -114,6 +117,8 @@ def find_trained(options: TaskOptions, writes: bool) -> Experiment:
         raise UserError("a trained task needs -e DIR_OR_CKPT, its experiment or checkpoint")
     best = Path(source) / "checkpoints" / "best.ckpt"
     found = str(best if best.is_file() else source)
+    if Path(found).is_dir() and not (Path(found) / "checkpoints").is_dir():
+        locate_checkpoint(found)  # says what is missing
     if writes:
         return open_experiment(Path(options.root), options.name, found)
     checkpoint = locate_checkpoint(found)
@@ -165,4 +170,13 @@ def _check_agreement(options: TaskOptions, source: Path, metadata: dict[str, Any
     for flag, (given, own) in pairs.items():
         if given is not None and given != own:
             raise UserError(f"{flag} {given}: {source} was trained with {own}; leave {flag} out, or start a new run")
+    origin, given = metadata.get("upstream_checkpoint"), options.checkpoint
+    if options.auto_resume and given is not None and origin is not None and origin != checkpoint_origin(given):
+        now = checkpoint_origin(given)
+        if now.get("sha256", now) != origin.get("sha256", origin):
+            raise UserError(
+                f"-k {given}: {source} was trained on the features of another checkpoint, {origin['given']} (SHA-256 "
+                f"{origin.get('sha256', 'unknown')[:12]}..., now {now.get('sha256', 'unknown')[:12]}...); leave -k "
+                "out, or start a new run with -n"
+            )
     options.refuse_new_run_options(source, ("-c", "-k", "-g", "-t", "--init-from"))

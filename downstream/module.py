@@ -12,9 +12,11 @@ from torch.utils.data import DataLoader
 
 from mynah.downstream.build import Task
 from mynah.downstream.evaluation import SplitEvaluation
+from mynah.downstream.interfaces import SPLITS
 from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.configuration.load import to_plain
 from mynah.utility.experiments.checkpoint import METADATA, make_metadata
+from mynah.utility.training.identity import dataset_fingerprint
 from mynah.utility.training.loaders import BadFileLog, bad_items
 from mynah.utility.training.module import TrainingModule
 from mynah.utility.training.optimization import decay_groups
@@ -32,6 +34,7 @@ class DownstreamModule(TrainingModule):
     def __init__(self, task: Task):
         super().__init__()
         self.task, self.config, self.seed = task.name, task.config, task.config.seed
+        self.origin, self.upstream_name = task.origin, task.model.features.upstream.name
         self.experiment = task.experiment
         # The parts of the model, under its names for them: the weights in a checkpoint are called as in the model.
         self.features, self.expert = task.model.features, task.model.expert
@@ -39,6 +42,8 @@ class DownstreamModule(TrainingModule):
         self.metrics: dict[str, dict[str, float]] = {}
         """Of each split that has been evaluated."""
         self.test_split = "test"
+        self.steps_done = 0
+        """Optimizer steps at the end of training."""
         self.trained = False
         """Whether this process has trained for at least one batch."""
         max_bad_fraction = getattr(self.config.datarc, "max_bad_fraction", 0.05)
@@ -62,6 +67,10 @@ class DownstreamModule(TrainingModule):
 
     def on_fit_end(self) -> None:
         self.features.forget()  # the test reads every signal once
+
+    def data_fingerprints(self) -> dict[str, str]:
+        """Of the items of every split."""
+        return {split: dataset_fingerprint(self.expert.get_dataset(split)) for split in SPLITS}
 
     def train_dataloader(self) -> DataLoader:
         dataset = self._dataset("train")
@@ -122,6 +131,8 @@ class DownstreamModule(TrainingModule):
             downstream=self.task,
             task_config=to_plain(self.config),
             task_state=self.expert.state(),
+            upstream_checkpoint=self.origin,
+            **self.run_metadata(),
             fine_tune=self.features.fine_tune,
             step=self.global_step,
         )
@@ -135,7 +146,8 @@ class DownstreamModule(TrainingModule):
         self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
-        for name, value in self._finish().items():
+        self.validation_metrics = self._finish()
+        for name, value in self.validation_metrics.items():
             self.log(f"dev_{name}", value, prog_bar=name == self.expert.monitor)
 
     def on_test_epoch_start(self) -> None:

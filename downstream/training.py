@@ -1,6 +1,5 @@
 """Training a task and testing it, and evaluating a trained one."""
 
-import json
 import logging
 import time
 from pathlib import Path
@@ -11,11 +10,20 @@ from lightning.pytorch import Trainer
 from mynah.downstream.build import Task, TaskOptions, build_new, find_trained, rebuild
 from mynah.downstream.interfaces import SPLITS
 from mynah.downstream.module import DownstreamModule
-from mynah.utility.configuration.load import save_config
+from mynah.utility.configuration.load import save_config, to_plain
 from mynah.utility.experiments.checkpoint import METADATA, read_checkpoint
-from mynah.utility.experiments.folder import is_launched_process, write_json
+from mynah.utility.experiments.folder import Experiment, is_launched_process, make_writable, write_json
+from mynah.utility.experiments.provenance import RunRecord, checkpoint_origin
 from mynah.utility.training.device import check_device
-from mynah.utility.training.trainer import VAL_CHECK_INTERVAL, build_trainer, fit, interruptions_reported
+from mynah.utility.training.trainer import (
+    VAL_CHECK_INTERVAL,
+    best_of,
+    build_trainer,
+    check_identity,
+    fit,
+    how_to_continue,
+    interruptions_reported,
+)
 from mynah.utility.training.trainer_arguments import count_processes
 
 log = logging.getLogger("mynah")
@@ -29,21 +37,56 @@ def train(options: TaskOptions) -> dict[str, Any]:
     """
     check_device(options.device)
     experiment = options.open_experiment()
+    try:
+        return _train(options, experiment)
+    finally:
+        experiment.unlock()
+
+
+def _train(options: TaskOptions, experiment: Experiment) -> dict[str, Any]:
     task = build_new(options, experiment) if experiment.resume_from is None else rebuild(options, experiment)
     for split in SPLITS:  # a split without data is reported now rather than when training comes to it
         task.model.expert.get_dataset(split)
     module = DownstreamModule(task)
     trainer = _make_trainer(options, module)
-    _write_configuration(task)
-    started = time.monotonic()
+    check_identity(trainer, module, experiment, options.allow_changes)
+    with interruptions_reported(lambda: how_to_continue(experiment, f"{options.program} -e {experiment.folder}")):
+        _write_configuration(task)
+        record = RunRecord(experiment.folder)
+        record.begin(
+            _step_of(experiment),
+            kind="downstream",
+            upstream=module.upstream_name,
+            downstream=task.name,
+            upstream_checkpoint=task.origin,
+            fine_tune=module.features.fine_tune,
+            init_from=checkpoint_origin(options.init_from),
+            data={
+                "file_path": to_plain(task.config)["datarc"].get("file_path"),
+                "fingerprints": module.identity["data"],
+            },
+        )
+        with record.completed(lambda: max(trainer.global_step, module.steps_done), lambda: trainer.max_steps):
+            return _fit_and_test(options, trainer, module)
+
+
+def _step_of(experiment: Experiment) -> int:
+    """The step that a run goes on from; 0 of a new one."""
+    source = experiment.resume_from
+    return 0 if source is None else read_checkpoint(source, "downstream")[METADATA]["step"]
+
+
+def _fit_and_test(options: TaskOptions, trainer: Trainer, module: DownstreamModule) -> dict[str, Any]:
+    experiment, started = module.experiment, time.monotonic()
     if not fit(trainer, module, experiment, f"{options.program} -e {experiment.folder}"):
         return {"finished": False}
+    choice = best_of(trainer)
     best = experiment.best if experiment.best.is_file() else experiment.last
-    steps = trainer.global_step
+    steps = module.steps_done = trainer.global_step  # the test loads the best checkpoint's
     if not module.trained:
         log.warning("nothing was left to train: %s is at step %d of %d", experiment.folder, steps, trainer.max_steps)
     _test(options, trainer, module, ckpt_path=best, weights_only=True)
-    return _write_metrics(trainer, module, best, steps, time.monotonic() - started)
+    return _write_metrics(trainer, module, best, choice, steps, time.monotonic() - started)
 
 
 def evaluate(options: TaskOptions, split: str = "test") -> dict[str, Any]:
@@ -52,7 +95,7 @@ def evaluate(options: TaskOptions, split: str = "test") -> dict[str, Any]:
     experiment = find_trained(options, writes=True)
     module = DownstreamModule(rebuild(options, experiment))
     module.test_split = split
-    experiment.make_folder()
+    make_writable(experiment.folder, "-p")
     trainer = _make_trainer(options, module)
     _test(options, trainer, module)
     log.info("report in %s", module.report_folder)
@@ -75,14 +118,14 @@ def _make_trainer(options: TaskOptions, module: DownstreamModule) -> Trainer:
         module.experiment,
         module.config.checkpoint,
         device=options.device,
-        monitor=module.monitor,
+        monitor=module.expert.monitor,
         mode=module.expert.mode,
     )
 
 
 def _write_configuration(task: Task) -> None:
     if not is_launched_process():
-        task.experiment.make_folder()
+        task.experiment.begin()
         save_config(task.config, task.experiment.folder / "config.yaml")
 
 
@@ -94,13 +137,13 @@ def _test(options: TaskOptions, trainer: Trainer, module: DownstreamModule, **ar
 
 
 def _write_metrics(
-    trainer: Trainer, module: DownstreamModule, best: Path, steps: int, seconds: float
+    trainer: Trainer, module: DownstreamModule, best: Path, choice: dict[str, Any] | None, steps: int, seconds: float
 ) -> dict[str, Any]:
-    """metrics.json of a finished run."""
+    """metrics.json of a finished run: dev and test of one checkpoint, the best.
+
+    choice: what `best_of` says of it.
+    """
     path = module.experiment.folder / "metrics.json"
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    # A run that was at its end already does not evaluate dev again.
-    dev = {"dev": earlier["dev"]} if "dev" in earlier else {}
     metadata = read_checkpoint(best, "downstream")[METADATA]
     metrics = {
         "upstream": metadata["upstream"],
@@ -108,8 +151,8 @@ def _write_metrics(
         "fine_tune": metadata["fine_tune"],
         "steps": steps,
         "best_step": metadata["step"],
-        **dev,
-        **module.metrics,
+        **({"dev": choice["metrics"]} if choice else {}),
+        "test": module.metrics["test"],
         "seconds": round(seconds, 1),
         "finished": True,
     }

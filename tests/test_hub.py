@@ -245,9 +245,9 @@ def test_each_wrong_checkpoint_is_one_clear_error_that_names_it(tmp_path, checkp
     expected = {
         "aalbert.ckpt": "holds upstream 'aalbert', but 'mockingjay' was asked for",
         "missing.ckpt": "no such checkpoint",
-        "truncated.ckpt": "not a readable checkpoint",
+        "truncated.ckpt": "truncated: it ends after",
         "garbage.ckpt": "not a readable checkpoint",
-        "empty.ckpt": "not a readable checkpoint (0 bytes",
+        "empty.ckpt": "empty: it has no bytes",
         "other.pt": "not a checkpoint of Mynah; expected an upstream checkpoint of run_pretrain.py",
         "module.pt": "not a readable checkpoint",
     }

@@ -201,8 +201,7 @@ def test_training_in_several_processes_allows_for_weights_without_gradients(
         config=config,
         experiment=None,
         features=SimpleNamespace(fine_tune=fine_tune),
-        monitor="m",
-        expert=SimpleNamespace(mode="max"),
+        expert=SimpleNamespace(mode="max", monitor="m"),
     )
     training._make_trainer(TaskOptions(device="cpu"), module)
     assert taken.get("strategy") == strategy

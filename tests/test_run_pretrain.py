@@ -294,17 +294,17 @@ def test_of_a_validation_the_best_checkpoint_is_saved_before_the_last(pretrain, 
     monkeypatch.setattr(
         callbacks,
         "save_atomically",
-        lambda state, path: saved.append((path.name, state["global_step"])) or save(state, path),
+        lambda state, path, *_: saved.append((path.name, state["global_step"])) or save(state, path, *_),
     )
     pretrain("-n", "run", "-u", "aalbert", overrides=["trainer.val_check_interval=4", "trainer.max_steps=2"])
     assert saved[:2] == [("best.ckpt", 2), ("last.ckpt", 2)]
 
 
 def test_a_run_killed_between_its_best_and_its_last_checkpoint_keeps_the_best(pretrain, tmp_path, monkeypatch):
-    def kill(state, path):
+    def kill(state, path, *previous):
         if path.name == "last.ckpt" and state["global_step"] == 2:
             raise KeyboardInterrupt
-        save(state, path)
+        save(state, path, *previous)
 
     save = callbacks.save_atomically
     more = ["trainer.val_check_interval=4", "trainer.max_steps=3"]

@@ -321,7 +321,9 @@ def test_what_makes_a_run_worthless_is_said(downstream, tmp_path, pretrained, ca
     assert "the warm-up of 500 steps" in caplog.text
     metrics = read_json(tmp_path / "run" / "metrics.json")
     assert metrics["best_step"] == 12 and "dev" in metrics  # dev was looked at all the same
-    assert downstream("-e", tmp_path / "run", "-o", "trainer.max_steps=6") == 0
+    with pytest.raises(UserError, match=r"trainer\.max_steps=6: .*last\.ckpt is at step 12 already"):
+        downstream("-e", tmp_path / "run", "-o", "trainer.max_steps=6")
+    assert downstream("-e", tmp_path / "run") == 0
     assert "nothing was left to train" in caplog.text
     again = read_json(tmp_path / "run" / "metrics.json")
     assert again["steps"] == 12 and again["dev"] == metrics["dev"]

@@ -13,6 +13,7 @@ from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import METADATA, load_weights, read_checkpoint
 from mynah.utility.experiments.folder import Experiment, is_launched_process, write_json
 from mynah.utility.experiments.options import RunOptions
+from mynah.utility.experiments.provenance import RunRecord, checkpoint_origin
 from mynah.utility.training.config import (
     ARCHITECTURE,
     PretrainConfig,
@@ -44,6 +45,15 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
 
     check_device(options.device)
     experiment = options.open_experiment()
+    try:
+        return _pretrain(options, experiment)
+    finally:
+        experiment.unlock()
+
+
+def _pretrain(options: PretrainOptions, experiment: Experiment) -> dict[str, Any]:
+    from mynah.utility.training.trainer import check_identity, how_to_continue, interruptions_reported
+
     name = _choose_upstream(options, experiment)
     plugin = get_plugin("upstream", name, options.plugin_paths)
     expert = import_plugin(plugin, "expert")
@@ -51,8 +61,27 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
     config = _configure(options, experiment, plugin.folder / "pretrain_config.yaml", expert.PretrainConfig)
     module = _build_module(options, experiment, name, expert, config)
     trainer = _build_trainer(options, experiment, module)
-    _write_configuration(experiment, name, config)
-    return _fit(options, experiment, name, module, trainer)
+    module.upstream_name = name
+    check_identity(trainer, module, experiment, options.allow_changes)
+    command = f"{options.program} -e {experiment.folder}"
+    with interruptions_reported(lambda: how_to_continue(experiment, command)):
+        _write_configuration(experiment, name, config)
+        record = RunRecord(experiment.folder)
+        record.begin(
+            _step_of(experiment),
+            kind="pretrain",
+            upstream=name,
+            init_from=checkpoint_origin(options.init_from),
+            data={"file_path": to_plain(config)["datarc"].get("file_path"), "fingerprints": module.identity["data"]},
+        )
+        with record.completed(lambda: trainer.global_step, lambda: trainer.max_steps):
+            return _fit(experiment, name, module, trainer, command)
+
+
+def _step_of(experiment: Experiment) -> int:
+    """The step that a run goes on from; 0 of a new one."""
+    source = experiment.resume_from
+    return 0 if source is None else read_checkpoint(source, "pretrain")[METADATA]["step"]
 
 
 def _check_expert(expert: ModuleType, name: str) -> None:
@@ -147,7 +176,7 @@ def _write_configuration(experiment: Experiment, name: str, config: Any) -> None
     """The configuration as resolved; model_config.yaml is what -g takes."""
     if is_launched_process():
         return
-    experiment.make_folder()
+    experiment.begin()
     plain = to_plain(config)
     save_config(plain, experiment.folder / "pretrain_config.yaml")
     model = {key: plain[key] for key in ARCHITECTURE if key in plain}
@@ -155,23 +184,24 @@ def _write_configuration(experiment: Experiment, name: str, config: Any) -> None
     log.info("%s: configuration and results in %s", name, experiment.folder)
 
 
-def _fit(options: PretrainOptions, experiment: Experiment, name: str, module: Any, trainer: Any) -> dict[str, Any]:
+def _fit(experiment: Experiment, name: str, module: Any, trainer: Any, command: str) -> dict[str, Any]:
     """Evaluate, train, evaluate, and write metrics.json."""
-    from mynah.utility.training.trainer import fit, how_to_continue, interruptions_reported
+    from mynah.utility.training.trainer import best_of, fit
 
     started = time.monotonic()
-    command = f"{options.program} -e {experiment.folder}"
     if experiment.resume_from is None and module.validation_items:
-        with interruptions_reported(lambda: how_to_continue(experiment, command)):
-            trainer.validate(module, verbose=False)
+        trainer.validate(module, verbose=False)
     finished = fit(trainer, module, experiment, command)
     if finished and module.validation_items and module.validated_at != trainer.global_step:
         trainer.validate(module, verbose=False)
+    best = best_of(trainer)
     metrics = {
         "upstream": name,
         "steps": trainer.global_step,
         "val_loss_at_start": module.first_val_loss,
         "val_loss": module.last_val_loss,
+        "best_step": best and best["step"],
+        "best_val_loss": best and best["score"],
         "seconds": round(time.monotonic() - started, 1),
         "finished": finished,
     }

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import errno
 import logging
 import os
 import shutil
@@ -16,6 +17,9 @@ from mynah.utility.errors import UserError
 from mynah.utility.experiments.options import RunOptions
 
 log = logging.getLogger("mynah")
+
+NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""Failures of a disk, wherever they occur."""
 
 TRUE, FALSE = {"true", "yes", "1", "on"}, {"false", "no", "0", "off"}
 
@@ -51,6 +55,11 @@ def build_parser(program: str, description: str, examples: str, experiment_root:
     )
     run.add_argument(
         "-a", dest="auto_resume", action="store_true", help="continue if the experiment exists, else begin it"
+    )
+    run.add_argument(
+        "--allow-changes",
+        action="store_true",
+        help="continue although the data, the seed or the order of batches is another than so far",
     )
     run.add_argument("--init-from", metavar="CKPT", help="start a new run from the weights of another")
 
@@ -115,6 +124,12 @@ def run_command(run: Callable[[argparse.Namespace], int], arguments: argparse.Na
     except BrokenPipeError:  # the reader of the results has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python reports it at exit
         status = 1
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{os.strerror(error.errno)}; free space there, then continue with -a", file=sys.stderr)
+        status = 2
     sys.exit(status)
 
 

@@ -22,6 +22,7 @@ from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import METADATA, load_weights, read_checkpoint, select_weights
 from mynah.utility.experiments.folder import Experiment
 from mynah.utility.nn.size import describe_size
+from mynah.utility.training.identity import fingerprint
 from mynah.utility.training.loaders import BadFileLog
 from mynah.utility.training.optimization import decay_groups
 from mynah.utility.training.pretraining import PretrainingModule
@@ -77,6 +78,14 @@ class VideoCaptionPretraining(PretrainingModule):
         if "max_steps" not in self.config.trainer:
             self.config.trainer["max_steps"] = steps_of_epochs(self.config, num_pairs)
             log.info("%g epochs are %d steps", self.config.epochs, self.config.trainer["max_steps"])
+
+    def data_fingerprints(self) -> dict[str, str]:
+        """Of what is trained on and of what is held out."""
+        parts = {"training": self.train_clips, "held-out": self.validation_items}
+        return {
+            part: fingerprint([clip.name for clip in clips], [len(clip.captions) for clip in clips])
+            for part, clips in parts.items()
+        }
 
     def describe_size(self) -> str:
         return describe_size(self.model.captioner.albert.encoder, self.model)

@@ -17,9 +17,11 @@ from mynah.utility.acoustic.model import AcousticModel
 from mynah.utility.audio.corpus import SpeechDataset, Utterance, scan_corpora, split_validation
 from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.configuration.load import to_plain
+from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import METADATA, load_weights, select_weights
 from mynah.utility.experiments.folder import Experiment
 from mynah.utility.nn.size import describe_size
+from mynah.utility.training.identity import dataset_fingerprint
 from mynah.utility.training.loaders import BadFileLog
 from mynah.utility.training.optimization import decay_groups
 from mynah.utility.training.pretraining import PretrainingModule
@@ -35,7 +37,7 @@ class AcousticPretraining(PretrainingModule):
 
     def __init__(self, name: str, model: AcousticModel, config: AcousticPretrainConfig, experiment: Experiment):
         super().__init__(config, experiment)
-        self.name, self.model = name, model
+        self.name, self.model, self.upstream_name = name, model, name
 
     def prepare(self) -> None:
         """Find the utterances, hold some out, and fit the objective of a new run.
@@ -66,6 +68,11 @@ class AcousticPretraining(PretrainingModule):
             signal = speech[(0, index)]["signal"]
             if signal is not None:
                 yield signal
+
+    def data_fingerprints(self) -> dict[str, str]:
+        """Of what is trained on and of what is held out."""
+        parts = {"training": self.train_utterances, "held-out": self.validation_items}
+        return {part: dataset_fingerprint(SpeechDataset(items, None, 0)) for part, items in parts.items()}
 
     def describe_size(self) -> str:
         return describe_size(self.model.encoder, self.model)
@@ -129,9 +136,13 @@ class AcousticPretraining(PretrainingModule):
         zero = torch.zeros((), dtype=torch.float64, device=self.device)
         sums = torch.stack([self.val_sums.get(name, zero) for name in names])  # a process may have had no batch
         count, loss, *metrics = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
-        self.report_val_loss(loss / max(count, 1))
+        if not count:
+            raise UserError(
+                f"none of the {len(self.validation_items)} held-out utterances could be read; see {self.skipped}"
+            )
+        self.report_val_loss(loss / count)
         for name, value in zip(names[2:], metrics, strict=True):
-            self.log(f"val_{name}", value / max(count, 1), prog_bar=True)
+            self.log(f"val_{name}", value / count, prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         plain = to_plain(self.config)

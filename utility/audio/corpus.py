@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from mynah.utility.audio.durations import measure_lengths
 from mynah.utility.audio.files import SAMPLE_RATE, UnreadableAudio, find_audio, read_audio, trim_silence
 from mynah.utility.configuration.sections import Section, rules
+from mynah.utility.data.media_files import printable
 from mynah.utility.data.splits import validation_indices
 from mynah.utility.data.tables import is_table, read_manifest
 from mynah.utility.errors import UserError
@@ -137,6 +138,11 @@ class SpeechDataset(Dataset):
         return len(self.utterances)
 
     @property
+    def names(self) -> list[str]:
+        """Of each item within its corpus, the same wherever that lies."""
+        return [f"{each.corpus}/{each.name or each.path}" for each in self.utterances]
+
+    @property
     def lengths(self) -> list[int]:
         """Samples at 16 kHz of each item, after cropping and before silence is trimmed."""
         limit = self.max_samples
@@ -208,7 +214,9 @@ def _report_bad(bad: dict[str, str], num_files: int, max_bad_fraction: float, lo
 
 def _write_log(log_path: Path | None, bad: dict[str, str]) -> None:
     if log_path is not None:
-        write_atomically(Path(log_path), "".join(f"{path}\t{reason}\n" for path, reason in bad.items()))
+        write_atomically(
+            Path(log_path), "".join(f"{printable(path)}\t{printable(reason)}\n" for path, reason in bad.items())
+        )
 
 
 def _first_of(bad: dict[str, str]) -> str:

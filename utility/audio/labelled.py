@@ -34,6 +34,11 @@ class LabelledSpeechDataset(Dataset):
         """Samples at 16 kHz of every item, after cropping."""
         return self.speech.lengths
 
+    @property
+    def names(self) -> list[str]:
+        """Of every item within its corpus."""
+        return self.speech.names
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from mynah.utility.captions.files import LANGUAGES, read_captions
 from mynah.utility.configuration.sections import Section, one_of, rules
+from mynah.utility.data.media_files import printable
 from mynah.utility.data.splits import validation_indices
 from mynah.utility.demo.video import demo_vatex
 from mynah.utility.errors import UserError
@@ -172,6 +173,11 @@ class ClipDataset(Dataset):
         return len(self.clips)
 
     @property
+    def names(self) -> list[str]:
+        """Of each clip, as the annotations have it."""
+        return [clip.name for clip in self.clips]
+
+    @property
     def lengths(self) -> list[int]:
         """Frames of each item."""
         return [self.num_frames] * len(self)
@@ -257,7 +263,7 @@ def _draw(captions: Sequence[str], count: int, generator: np.random.Generator) -
 def _report_missing(split: str, missing: Sequence[str], num_listed: int, log_path: Path | None) -> None:
     where = ""
     if log_path is not None:
-        _add_lines(Path(log_path), [f"{name}\tmissing" for name in missing])
+        _add_lines(Path(log_path), [f"{printable(name)}\tmissing" for name in missing])
         where = f", listed in {log_path}"
     covered = num_listed - len(missing)
     log.warning(

@@ -80,7 +80,10 @@ def to_plain(config: Any) -> Any:
 
 def save_config(config: Any, path: Path) -> None:
     """Write a configuration as YAML that load_config reads back; the file is there whole or not at all."""
-    write_atomically(path, dump_yaml(to_plain(config)))
+    try:
+        write_atomically(path, dump_yaml(to_plain(config)))
+    except OSError as error:
+        raise UserError(f"{path}: could not be written ({error.strerror or error}); free space there") from error
 
 
 def merged(data: Any, other: Any) -> Any:

@@ -17,7 +17,7 @@ class UnreadableMedia(Exception):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return f"{printable(self.path)}: {self.reason}"
 
 
 def find_files(root: Path, suffixes: Sequence[str], kind: str) -> list[Path]:
@@ -48,6 +48,14 @@ def find_files(root: Path, suffixes: Sequence[str], kind: str) -> list[Path]:
     if not found:
         raise UserError(f"no {kind} below {root}; looked for {', '.join(suffixes)}")
     return [Path(path) for path in sorted(found)]
+
+
+def printable(text: str) -> str:
+    """A file's name as one line of text: line breaks, control characters and bytes that are not UTF-8 are escaped."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape", errors="surrogatepass").decode()
+        for each in text
+    )
 
 
 def why_unopenable(path: Path) -> str | None:

@@ -7,23 +7,28 @@ it. Beside Lightning's entries (state_dict, optimizer_states, loops, ...) it hol
      configuration, "step": optimizer steps done, ...}
 """
 
-import hashlib
-import os
+import logging
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlparse
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
 from mynah.utility.errors import UserError
+from mynah.utility.experiments.download import download, is_url
+from mynah.utility.experiments.integrity import not_finite, some_of, why_damaged
+from mynah.utility.storage import replacing
 
 FORMAT_VERSION = 1
 METADATA = "mynah"
-CARD_KEYS = {"format_version", "kind", "upstream", "config", "step"}
+CARD_TYPES = {"format_version": int, "kind": str, "upstream": str, "config": dict, "step": int}
 KINDS = {"pretrain": "an upstream checkpoint of run_pretrain.py", "downstream": "a task of run_downstream.py"}
-SHOWN = 3
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+"""In an experiment's folder `checkpoints`: the newest state, the one before it, and the best on held-out data."""
+
+log = logging.getLogger("mynah")
 
 
 def make_metadata(kind: str, upstream: str, config: dict[str, Any], step: int, **more: Any) -> dict[str, Any]:
@@ -39,11 +44,15 @@ def read_checkpoint(source: str | Path, kind: str, upstream: str | None = None) 
     Raises UserError, naming the file and what was expected, for anything else.
     """
     path = locate_checkpoint(source)
-    checkpoint = _load(path)
+    checkpoint = load_checkpoint(path)
     metadata = checkpoint.get(METADATA) if isinstance(checkpoint, dict) else None
     expected = KINDS[kind] + (f" for upstream '{upstream}'" if upstream else "")
-    if not isinstance(metadata, dict) or "state_dict" not in checkpoint or not metadata.keys() >= CARD_KEYS:
+    if not isinstance(metadata, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path}: a torch file, but not a checkpoint of Mynah; expected {expected}")
+    if wrong := [key for key, kind_of in CARD_TYPES.items() if type(metadata.get(key)) is not kind_of]:
+        raise UserError(
+            f"{path}: its metadata lacks {', '.join(wrong)}, or has other types there; expected {expected}"
+        )
     if metadata["format_version"] > FORMAT_VERSION:
         raise UserError(
             f"{path}: written in checkpoint format {metadata['format_version']}, this version reads up to "
@@ -56,22 +65,59 @@ def read_checkpoint(source: str | Path, kind: str, upstream: str | None = None) 
             f"{path}: holds upstream '{metadata['upstream']}', but '{upstream}' was asked for; "
             f"give -u {metadata['upstream']}, or a checkpoint of '{upstream}'"
         )
+    if wrong := not_finite(checkpoint["state_dict"]):
+        raise UserError(
+            f"{path}: holds weights that are NaN or infinite ({some_of(wrong)}); give an earlier checkpoint, from "
+            "before the training went wrong"
+        )
     return checkpoint
 
 
 def locate_checkpoint(source: str | Path) -> Path:
-    """A file; the newest state of an experiment's directory; or a URL, downloaded once to torch's hub folder."""
-    if urlparse(str(source)).scheme in ("http", "https"):
-        return _download(str(source))
+    """A file; the newest undamaged state of an experiment's directory; or a URL, downloaded once.
+
+    Raises UserError where there is none.
+    """
+    if is_url(source):
+        return download(str(source))
     path = Path(source).expanduser()
     if path.is_dir():
-        found = path / "checkpoints" / "last.ckpt"
-        if not found.is_file():
-            raise UserError(f"{path}: no checkpoints/last.ckpt in this directory; give an experiment or a .ckpt file")
-        return found
-    if not path.is_file():
+        if found := newest_state(path / "checkpoints"):
+            return found
+        if (path / "checkpoints").is_dir() or (path / "model_config.yaml").is_file() or (path / "run.json").is_file():
+            raise UserError(
+                f"{path}: this experiment ended before its first checkpoint; give the command that began it again, "
+                "with -a"
+            )
+        raise UserError(f"{path}: no checkpoints/last.ckpt in this directory; give an experiment or a .ckpt file")
+    if not path.exists():
         raise UserError(f"{path}: no such checkpoint; give a .ckpt file, an experiment's directory or a URL")
     return path
+
+
+def newest_state(checkpoints: Path) -> Path | None:
+    """Of the states in an experiment's folder of checkpoints the newest that is not damaged; None if there is none.
+
+    A warning says which are passed over. Raises UserError where there are some and all are damaged.
+    """
+    problems = []
+    for path in _states(checkpoints):
+        if (reason := why_damaged(path)) is None:
+            for problem in problems:
+                log.warning("%s; going on from %s instead", problem, path.name)
+            return path
+        problems.append(f"{path}: {reason}")
+    if problems:
+        raise UserError("no checkpoint of the experiment can be read:\n" + "\n".join(problems))
+    return None
+
+
+def _states(checkpoints: Path) -> Iterator[Path]:
+    """The states that are there, the newest first."""
+    named = [checkpoints / name for name in (LAST, PREVIOUS)]
+    yield from (path for path in named if path.exists())
+    others = [path for path in checkpoints.glob("*.ckpt") if path not in named and not path.name.startswith(".")]
+    yield from sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
@@ -79,13 +125,14 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str | Pa
     own = module.state_dict()
     problems = [
         *_listed("missing", sorted(own.keys() - weights.keys())),
-        *_listed("not expected", sorted(weights.keys() - own.keys())),
+        *_listed("not expected", sorted(map(str, weights.keys() - own.keys()))),
+        *_listed("no tensors", sorted(key for key in own.keys() & weights.keys() if not _is_tensor(weights[key]))),
         *_listed(
             "of another shape",
             [
                 f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}"
                 for key in sorted(own.keys() & weights.keys())
-                if weights[key].shape != own[key].shape
+                if _is_tensor(weights[key]) and weights[key].shape != own[key].shape
             ],
         ),
     ]
@@ -99,65 +146,76 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str | Pa
 
 def select_weights(state_dict: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The entries under `prefix`, without it."""
-    return {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    return {key.removeprefix(prefix): value for key, value in state_dict.items() if str(key).startswith(prefix)}
 
 
-def save_atomically(content: dict[str, Any], path: Path) -> None:
-    """`torch.save` to a temporary name beside `path`, flushed to the disk and then renamed.
+def save_atomically(content: dict[str, Any], path: Path, previous: Path | None = None) -> None:
+    """`torch.save` under a temporary name beside `path`, brought to the disk and then renamed.
 
-    A crash or a full disk leaves the earlier file under `path` as it was. What a killed process leaves under
-    the temporary name, `remove_temporary` removes.
+    A crash or a full disk leaves the earlier file under `path` as it was. previous: the name that it keeps beside the
+    new one. Raises UserError where saving fails, and for weights that are not finite.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
+    if wrong := not_finite(content.get("state_dict", {})):
         raise UserError(
-            f"{path}: could not be saved ({error}); is the disk full? Earlier checkpoints are as they were"
+            f"{path}: not saved, as the weights have become NaN or infinite ({some_of(wrong)}); earlier checkpoints "
+            "are as they were. Go on from one of them with a lower optimizer.lr"
+        )
+    try:
+        with replacing(path, previous) as file:
+            _save(content, file)
+    except OSError as error:
+        raise UserError(
+            f"{path}: could not be saved ({error.strerror or error}); earlier checkpoints are as they were. Free "
+            "space there, or see to the permissions, and start the run again"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def remove_temporary(folder: Path) -> None:
-    """Remove what processes killed while saving have left in a folder of checkpoints."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+def load_checkpoint(path: Path) -> Any:
+    """What a file of `torch.save` holds, plain values and tensors on the CPU, its checksums verified.
 
-
-def _load(path: Path) -> Any:
+    Raises UserError, saying what is wrong with the file.
+    """
+    if reason := why_damaged(path):
+        raise UserError(f"{path}: {reason}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except PermissionError as error:
-        raise UserError(f"{path}: permission denied") from error
     except Exception as error:  # bytes that are no checkpoint make the unpickler fail in many ways
         size = path.stat().st_size
         raise UserError(
-            f"{path}: not a readable checkpoint ({size} bytes: truncated, or another kind of file); expected one "
-            "written by run_pretrain.py or run_downstream.py"
+            f"{path}: not a readable checkpoint ({size} bytes of another kind of file); expected one written by "
+            "run_pretrain.py or run_downstream.py"
         ) from error
 
 
-def _download(url: str) -> Path:
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    digest = hashlib.sha256(url.encode()).hexdigest()[:12]  # two sites may use the same file name
-    path = folder / f"{digest}-{Path(urlparse(url).path).name}"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+class _Failing:
+    """A binary file that remembers why writing failed: torch reports that as a RuntimeError of its own."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
         try:
-            torch.hub.download_url_to_file(url, str(path))
+            return self.file.write(data)
         except OSError as error:
-            raise UserError(f"{url}: could not be downloaded ({error})") from error
-    return path
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _save(content: dict[str, Any], file: BinaryIO) -> None:
+    watched = _Failing(file)
+    try:
+        torch.save(content, watched)
+    except RuntimeError as error:
+        raise watched.failure or error from error
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
 
 
 def _listed(what: str, keys: list[str]) -> list[str]:
-    if not keys:
-        return []
-    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return [f"{len(keys)} {what}: {', '.join(keys[:SHOWN])}{more}"]
+    return [f"{len(keys)} {what}: {some_of(keys)}"] if keys else []

@@ -44,13 +44,20 @@ class RunOptions:
     """--device: auto, cpu or cuda."""
     plugin_paths: Sequence[str | Path] = ()
     """--plugin-path: folders with plugins outside of Mynah."""
+    allow_changes: bool = False
+    """--allow-changes: continue although the data or the order of batches is another."""
     program: str = "mynah"
     """The command that the user typed, for messages that say how to continue."""
 
     def open_experiment(self) -> Experiment:
-        """Raises UserError as `open_experiment` does."""
+        """The experiment to train in, locked if it exists. Raises UserError as `open_experiment` and `lock` do."""
         resume = None if self.resume is None else str(self.resume)
-        return open_experiment(Path(self.root), self.name, resume, self.auto_resume)
+        arguments = (Path(self.root), self.name, resume, self.auto_resume)
+        experiment = open_experiment(*arguments)
+        if not experiment.folder.is_dir():
+            return experiment
+        experiment.lock()
+        return open_experiment(*arguments)  # another run may have saved until now
 
     def refuse_new_run_options(self, source: Path, flags: Sequence[str]) -> None:
         """Raise UserError for one of these options of a new run where `source` is resumed or used.

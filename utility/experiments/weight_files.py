@@ -10,6 +10,8 @@ from torch import Tensor
 
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import locate_checkpoint
+from mynah.utility.experiments.download import is_url
+from mynah.utility.experiments.integrity import not_finite, some_of, why_damaged
 
 WRAPPERS = ("state_dict", "model")
 """Entries under which training programs keep the weights beside other things."""
@@ -21,7 +23,7 @@ def read_weights(source: str | Path, expected: str) -> dict[str, Tensor]:
     Weights that lie under "state_dict" or "model", as training programs write them, are found there. expected: what
     the file should be, for the message. Raises UserError, naming the file, for anything else.
     """
-    path = locate_checkpoint(source) if "://" in str(source) else Path(source).expanduser()
+    path = locate_checkpoint(source) if is_url(source) else Path(source).expanduser()
     if not path.is_file():
         what = "a folder, not a file" if path.is_dir() else "no such file"
         raise UserError(f"{source}: {what}; expected {expected}")
@@ -32,6 +34,8 @@ def read_weights(source: str | Path, expected: str) -> dict[str, Tensor]:
     weights = content[wrapper] if wrapper else content
     if not isinstance(weights, dict) or not weights or not all(isinstance(one, Tensor) for one in weights.values()):
         raise UserError(f"{path}: holds something else than weights by name; expected {expected}")
+    if wrong := not_finite(weights):
+        raise UserError(f"{path}: holds weights that are NaN or infinite ({some_of(wrong)}); expected {expected}")
     return dict(weights)
 
 
@@ -45,10 +49,10 @@ def load_tensors(path: Path) -> Any:
 
 
 def _read(path: Path, expected: str) -> Any:
+    if reason := why_damaged(path):
+        raise UserError(f"{path}: {reason}; expected {expected}")
     try:
         return load_tensors(path)
-    except PermissionError as error:
-        raise UserError(f"{path}: permission denied") from error
     except Exception as error:  # bytes that are something else make the readers fail in many ways
         foreign = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
         if foreign:
@@ -58,5 +62,5 @@ def _read(path: Path, expected: str) -> Any:
             ) from error
         size = path.stat().st_size
         raise UserError(
-            f"{path}: not readable ({size} bytes: truncated, or another kind of file); expected {expected}"
+            f"{path}: not readable ({size} bytes of another kind of file); expected {expected}"
         ) from error

@@ -1,5 +1,7 @@
 """Callbacks of Lightning's Trainer: saving, stopping on signals, progress, throughput."""
 
+import logging
+import math
 import signal
 import sys
 import time
@@ -8,59 +10,104 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from mynah.utility.experiments.checkpoint import remove_temporary, save_atomically
+from mynah.utility.experiments.checkpoint import BEST, LAST, PREVIOUS, load_checkpoint, save_atomically
+from mynah.utility.experiments.integrity import why_damaged
 
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+log = logging.getLogger("mynah")
+
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoints, written by `save_atomically` and read with `weights_only=True`."""
+    """Lightning's checkpoints, written by `save_atomically` and read by `load_checkpoint`.
+
+    Where last.ckpt is replaced by a later state, the earlier one becomes previous.ckpt.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step_of_last: int | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        save_atomically(checkpoint, Path(path))
+        path, step, previous = Path(path), checkpoint["global_step"], None
+        if path.name == LAST:
+            if self.step_of_last is None:  # the file is of an earlier part of the run
+                previous = None if why_damaged(path) else path.with_name(PREVIOUS)
+            elif self.step_of_last != step:
+                previous = path.with_name(PREVIOUS)
+            self.step_of_last = step
+        save_atomically(checkpoint, path, previous)
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: Any = True) -> dict[str, Any]:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        return load_checkpoint(Path(path))
 
 
 class SaveStates(Checkpoint):
-    """Saves last.ckpt every so many optimizer steps, after every validation and at the end; copies on request.
+    """Saves last.ckpt every so many optimizer steps, after every validation and at the end; best.ckpt; copies.
 
     Only between optimizer steps, where no half-accumulated gradient would be lost. Where a validation is due it
-    saves after that, so that a resumed run neither repeats nor skips one. As Lightning calls Checkpoint callbacks
-    last and in their order, best.ckpt is saved before last.ckpt: a run that is killed between the two repeats the
-    validation, rather than lose its best checkpoint.
+    saves after that, so that a resumed run neither repeats nor skips one. last.ckpt is the commit point: it is saved
+    after everything else, and its state says which score and step best.ckpt has. A run that is killed between the
+    two repeats the validation, and with it the same best.ckpt.
+
+    monitor, mode: the entry of `module.validation_metrics` that chooses best.ckpt, and whether its "min" or "max" is
+    best. A score that is not finite is never the best.
     """
 
-    def __init__(self, folder: Path, save_every_n_steps: int, keep_every_n_steps: int | None = None):
+    def __init__(
+        self, folder: Path, save_every_n_steps: int, keep_every_n_steps: int | None, monitor: str, mode: str
+    ):
         self.folder = folder
         self.save_every_n_steps, self.keep_every_n_steps = save_every_n_steps, keep_every_n_steps
+        self.monitor, self.mode = monitor, mode
+        self.best: dict[str, Any] | None = None
+        """{"step", "score", "metrics"} of best.ckpt."""
+        self.begin_best_anew = False
+        """Set where a continued run is validated on other data than before."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            remove_temporary(self.folder)
+        if self.best is not None and not self.begin_best_anew and not (self.folder / BEST).is_file():
+            log.warning("%s is missing; the next validation's checkpoint takes its place", self.folder / BEST)
+            self.begin_best_anew = True
+        if self.begin_best_anew:
+            self.best = None
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         step = trainer.global_step
         if not _between_steps(trainer) or _validation_due(trainer):
             return
-        if step % self.save_every_n_steps == 0:
-            trainer.save_checkpoint(self.folder / "last.ckpt")
         self._keep(trainer)
+        if step % self.save_every_n_steps == 0:
+            trainer.save_checkpoint(self.folder / LAST)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        trainer.save_checkpoint(self.folder / "last.ckpt")
+        self._save_if_best(trainer, module.validation_metrics)
         self._keep(trainer)
+        trainer.save_checkpoint(self.folder / LAST)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        trainer.save_checkpoint(self.folder / "last.ckpt")
+        trainer.save_checkpoint(self.folder / LAST)
+
+    def _save_if_best(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        score = metrics.get(self.monitor)
+        if score is None or not math.isfinite(score):
+            return
+        better = min if self.mode == "min" else max
+        if self.best is None or (score != self.best["score"] and better(score, self.best["score"]) == score):
+            self.best = {"step": trainer.global_step, "score": score, "metrics": dict(metrics)}
+            trainer.save_checkpoint(self.folder / BEST)
 
     def _keep(self, trainer: Trainer) -> None:
         if self.keep_every_n_steps and trainer.global_step % self.keep_every_n_steps == 0:

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mynah.utility.audio.files import SAMPLE_RATE
+from mynah.utility.data.media_files import printable
 from mynah.utility.errors import UserError
 from mynah.utility.training.batching import EvaluationBatches, TrainingBatches
 from mynah.utility.training.config import LoaderConfig
@@ -53,17 +54,24 @@ class BadFileLog:
         self.names: set[str] = set()
         self.listed: set[str] | None = None  # in the file by an earlier leg of the run; unread as yet
 
-    def note(self, bad: Sequence[tuple[str, str]]) -> None:
-        """bad: (name, reason) pairs. Raises UserError past the share that is allowed."""
+    def note(
+        self, bad: Sequence[tuple[str, str]], over_processes: Callable[[int], int] = lambda count: count
+    ) -> None:
+        """bad: (name, reason) pairs. Raises UserError past the share that is allowed.
+
+        over_processes: a number in each process -> their sum, where every process calls `note` as often.
+        """
         for name, reason in bad:
             if name in self.names:
                 continue
             self.names.add(name)
-            self._list(name, f"{name}\t{reason}\n")
-            log.warning("skipped %s: %s (%d so far, listed in %s)", name, reason, len(self.names), self.path)
-        if len(self.names) > max(1, self.max_bad_fraction * self.num_files):
+            name_shown = printable(name)
+            self._list(name_shown, f"{name_shown}\t{printable(reason)}\n")
+            log.warning("skipped %s: %s (%d so far, listed in %s)", name_shown, reason, len(self.names), self.path)
+        count = over_processes(len(self.names))
+        if count > max(1, self.max_bad_fraction * self.num_files):
             raise UserError(
-                f"{len(self.names)} of {self.num_files} files could not be read, more than "
+                f"{count} of {self.num_files} files could not be read, more than "
                 f"datarc.max_bad_fraction={self.max_bad_fraction} allows; they are listed in {self.path}"
             )
 
@@ -117,10 +125,10 @@ def bad_items(items: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 class UninterruptedLoader(DataLoader):
-    """A DataLoader whose workers ignore SIGINT: Ctrl-C in a terminal reaches them too, but the run needs them."""
+    """A DataLoader whose workers ignore SIGINT and SIGHUP, which a terminal sends them too: the run needs them."""
 
     def __iter__(self) -> Any:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})  # workers inherit it
         try:
             return super().__iter__()
         finally:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import METADATA
 from mynah.utility.training.config import OptimizerConfig, SchedulerConfig
 from mynah.utility.training.loaders import BadFileLog, evaluation_loader, training_loader
 from mynah.utility.training.optimization import build_optimizer, build_schedule
@@ -29,12 +30,29 @@ class TrainingModule(LightningModule):
     config: Any
     seed: int
     bad_files: BadFileLog
+    upstream_name: str
 
     def __init__(self) -> None:
         super().__init__()
+        self.validation_metrics: dict[str, float] = {}
+        """What the last validation measured, by name: the same in every process."""
+        self.identity: dict[str, Any] = {}
+        """What `run_identity` says of the run."""
         self._losses: list[Tensor] = []
         self._names: list[str] = []
         self._position = 0
+
+    def data_fingerprints(self) -> dict[str, str]:
+        """`fingerprint` of the items by split, for the comparison of a resumed run; a subclass says which it has."""
+        return {}
+
+    def run_metadata(self) -> dict[str, Any]:
+        """What every checkpoint says of its run beside the model."""
+        return {"run": self.identity, "bad_files": sorted(self.bad_files.names)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The count of bad files goes on."""
+        self.bad_files.names.update(checkpoint[METADATA].get("bad_files", []))
 
     @property
     def first_batch(self) -> int:
@@ -73,7 +91,7 @@ class TrainingModule(LightningModule):
 
         Lightning's `batch_idx` is not the position: it begins anew where a run is continued that had come to its end.
         """
-        self.bad_files.note(batch["bad"])
+        self.bad_files.note(batch["bad"], self._sum_over_processes)
         torch.manual_seed((self.seed * 1_000_003 + self._position) * 1009 + self.global_rank)
         self._position += 1
 
@@ -98,12 +116,12 @@ class TrainingModule(LightningModule):
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None, gradient_clip_algorithm: Any
     ) -> None:
         """Lightning's clipping, which also tells the norm before it was clipped."""
-        if gradient_clip_algorithm is not None and str(gradient_clip_algorithm) != "norm":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)  # Lightning leaves that to the step of a fused optimizer, which comes too late
+        if gradient_clip_algorithm is not None and str(gradient_clip_algorithm) != "norm":
+            torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
+            return
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf)
         if scaler is None and not norm.isfinite():  # a scaler skips such a step itself
             raise UserError(
@@ -126,6 +144,13 @@ class TrainingModule(LightningModule):
             )
         schedule = build_schedule(built, scheduler.name, scheduler.count_warmup_steps(steps), steps)
         return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _sum_over_processes(self, count: int) -> int:
+        if self.trainer.world_size == 1:
+            return count
+        total = torch.tensor(count, device=self.device)
+        dist.all_reduce(total)
+        return int(total)
 
     def mean_over_processes(self, count: Tensor) -> Tensor:
         """The mean of a count over the processes, () float32.

@@ -63,6 +63,7 @@ class PretrainingModule(TrainingModule, ABC):
     def report_val_loss(self, val_loss: float) -> None:
         """Log it and remember it."""
         self.last_val_loss, self.validated_at = val_loss, self.global_step
+        self.validation_metrics = {"val_loss": val_loss}
         if self.first_val_loss is None:
             self.first_val_loss = val_loss
         self.log("val_loss", val_loss, prog_bar=True)
@@ -74,6 +75,7 @@ class PretrainingModule(TrainingModule, ABC):
             name,
             config,
             **more,
+            **self.run_metadata(),
             pretrain_config=to_plain(self.config),
             step=self.global_step,
             first_val_loss=self.first_val_loss,
@@ -81,5 +83,6 @@ class PretrainingModule(TrainingModule, ABC):
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         metadata = checkpoint[METADATA]
         self.first_val_loss, self.last_val_loss = metadata["first_val_loss"], metadata["last_val_loss"]

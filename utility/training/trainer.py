@@ -1,20 +1,26 @@
 """Lightning's Trainer, set up as every run of Mynah needs it."""
 
 import logging
+import re
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from mynah.utility.configuration.load import to_plain
 from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import METADATA, load_checkpoint
 from mynah.utility.experiments.folder import Experiment
 from mynah.utility.training.callbacks import AtomicCheckpointIO, Progress, SaveStates, StopOnSignal, Throughput
 from mynah.utility.training.config import CheckpointConfig
+from mynah.utility.training.identity import compare_identity, flatten, run_identity
 
 log = logging.getLogger("mynah")
 
@@ -33,7 +39,8 @@ def build_trainer(
 ) -> Trainer:
     """A Trainer that writes to the experiment's folder and stops and resumes without losing a step.
 
-    arguments: the `trainer` section. monitor and mode: the metric that chooses best.ckpt.
+    arguments: the `trainer` section. monitor and mode: the one of the module's `validation_metrics` that chooses
+    best.ckpt.
     """
     _quiet_lightning()
     accumulated = arguments.get("accumulate_grad_batches", 1)
@@ -55,17 +62,14 @@ def build_trainer(
                 Throughput(),
                 LearningRateMonitor("step"),
                 *([Progress()] if arguments.get("enable_progress_bar", True) else []),
-                ModelCheckpoint(
-                    experiment.checkpoints,
-                    filename="best",
-                    monitor=monitor,
-                    mode=mode,
-                    save_top_k=1,
-                    enable_version_counter=False,
-                    auto_insert_metric_name=False,
-                ),
                 StopOnSignal(),
-                SaveStates(experiment.checkpoints, checkpoint.save_every_n_steps, checkpoint.keep_every_n_steps),
+                SaveStates(
+                    experiment.checkpoints,
+                    checkpoint.save_every_n_steps,
+                    checkpoint.keep_every_n_steps,
+                    monitor,
+                    mode,
+                ),
             ],
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
@@ -81,7 +85,6 @@ def _quiet_lightning() -> None:
         ".*your dataloader is not resumable.*",  # it starts at the right position by itself
         ".*smaller than the logging interval.*",
         ".*LeafSpec.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
         ".*in eval mode at the start of training.*",  # the frozen upstream, on purpose
         ".*which utilizes too many resources.*",
         ".*Total length of `list` across ranks is zero.*",  # nothing is held out
@@ -90,20 +93,93 @@ def _quiet_lightning() -> None:
         warnings.filterwarnings("ignore", message)
 
 
+def best_of(trainer: Trainer) -> dict[str, Any] | None:
+    """{"step", "score", "metrics"} of best.ckpt, as the run knows it; None where nothing was validated."""
+    return next(callback.best for callback in trainer.callbacks if isinstance(callback, SaveStates))
+
+
+def check_identity(trainer: Trainer, module: Any, experiment: Experiment, allow_changes: bool) -> None:
+    """Note in `module` what makes its run, and compare that with the checkpoint that is resumed, if any.
+
+    Raises UserError where the run would not be the same, unless `allow_changes`, and for fewer steps than are done.
+    """
+    module.identity = run_identity(module.config, module.data_fingerprints(), trainer.world_size)
+    source = experiment.resume_from
+    if source is None:
+        return
+    metadata = load_checkpoint(source)[METADATA]
+    if trainer.max_steps < metadata["step"]:
+        raise UserError(
+            f"trainer.max_steps={trainer.max_steps}: {source} is at step {metadata['step']} already; give at least "
+            "that, or go on from an earlier checkpoint with -e"
+        )
+    earlier = metadata.get("run")
+    if earlier and compare_identity(module.identity, earlier, source, allow_changes):
+        next(each for each in trainer.callbacks if isinstance(each, SaveStates)).begin_best_anew = True
+
+
+class ReportedInterruptError(KeyboardInterrupt):
+    """An interruption of which a warning has told already."""
+
+
 @contextmanager
 def interruptions_reported(message: Callable[[], str]) -> Iterator[None]:
-    """Where Ctrl-C ends what is inside at once, a warning with this message says how to go on."""
+    """What ends the run from outside, in a line with this message, which says how to go on.
+
+    Ctrl-C and, where no handler saves the state, a termination become KeyboardInterrupt after a warning. Of a worker
+    or another process of the run that died UserError is raised; a UserError of a worker loses the worker's traceback.
+    """
+    before = _interrupt_on_termination()
     try:
         yield
+    except ReportedInterruptError:
+        raise
     except (SystemExit, KeyboardInterrupt) as interruption:  # Lightning turns the latter into the former
         log.warning("%s", message())
-        raise KeyboardInterrupt from interruption
+        raise ReportedInterruptError from interruption
+    except UserError as error:
+        raise UserError(re.sub(r"(?s)^Caught UserError in .*\n\S*UserError: ", "", str(error)).strip()) from error
+    except RuntimeError as error:
+        if not (what := _what_died(error)):
+            raise
+        raise UserError(f"{what}. {message()}") from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt_on_termination() -> dict[int, Any]:
+    """Let SIGTERM and SIGHUP do what Ctrl-C does; the handlers that were there before."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        numbers = (signal.SIGTERM, signal.SIGHUP)
+        return {
+            number: signal.signal(number, interrupt) for number in numbers if not callable(signal.getsignal(number))
+        }
+    except ValueError:  # not in the main thread, which alone receives signals
+        return {}
+
+
+def _what_died(error: RuntimeError) -> str | None:
+    text = str(error)
+    if found := re.search(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\)(?: is killed by signal: (\w[\w ]*))?", text):
+        how = f"was killed by signal {found[2].strip()}" if found[2] else "exited unexpectedly"
+        return f"a process that reads the data (pid {found[1]}) {how}; was there too little memory"[:200] + "?"
+    if dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in text or "onnection" in text):
+        return f"another process of the run died or could not be reached ({text.splitlines()[0][:150]})"
+    return None
 
 
 def how_to_continue(experiment: Experiment, resume_command: str) -> str:
     """What is saved of an interrupted run, and the command for it."""
     if experiment.last.is_file():
-        return f"interrupted; the state is saved in {experiment.last}. To continue:\n  {resume_command}"
+        step = load_checkpoint(experiment.last)[METADATA]["step"]
+        return (
+            f"interrupted; the state of step {step} is saved in {experiment.last}. To continue:\n  {resume_command}"
+        )
     return "interrupted before anything was saved; give the same command again, with -a"
 
 
@@ -114,6 +190,8 @@ def fit(trainer: Trainer, module: LightningModule, experiment: Experiment, resum
     """
     with interruptions_reported(lambda: how_to_continue(experiment, resume_command)):
         trainer.fit(module, ckpt_path=experiment.resume_from, weights_only=True)
+    if trainer.is_global_zero:
+        _log_hyperparameters(trainer, module)
     finished = trainer.global_step >= trainer.max_steps
     if not finished:
         log.warning(
@@ -124,3 +202,14 @@ def fit(trainer: Trainer, module: LightningModule, experiment: Experiment, resum
             resume_command,
         )
     return finished
+
+
+def _log_hyperparameters(trainer: Trainer, module: Any) -> None:
+    """The configuration for tensorboard's HPARAMS tab, beside the metric that chooses the best checkpoint."""
+    from torch.utils.tensorboard.summary import hparams
+
+    flat = {"upstream": module.upstream_name, **dict(flatten(to_plain(module.config), ""))}
+    values = {key: each if isinstance(each, int | float | str | bool) else str(each) for key, each in flat.items()}
+    for summary in hparams(values, {module.monitor: 0.0}):  # the name alone is used; its values are logged as it is
+        trainer.logger.experiment._get_file_writer().add_summary(summary)
+    trainer.logger.experiment.flush()

@@ -51,7 +51,7 @@ def test_an_empty_folder_is_no_experiment(tmp_path):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/exp: cannot be written to: Not a directory; -p"):
-        Experiment(tmp_path / "file" / "exp").make_folder()
+        Experiment(tmp_path / "file" / "exp").begin()
 
 
 def test_a_run_that_found_too_many_bad_files_leaves_no_experiment(tmp_path):
@@ -107,7 +107,7 @@ def test_resuming_what_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such checkpoint"):
         open_experiment(tmp_path, None, resume=str(tmp_path / "nowhere"))
     folder = make_experiment(tmp_path / "exp")
-    with pytest.raises(UserError, match=r"exp: no checkpoints/last\.ckpt"):
+    with pytest.raises(UserError, match=r"exp: this experiment ended before its first checkpoint; give .* with -a"):
         open_experiment(tmp_path, None, resume=str(folder))
 
 
