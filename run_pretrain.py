@@ -1,6 +1,6 @@
 """Pretrain an upstream; `mynah pretrain` of an installed package is the same program."""
 
-from mynah.commands.pretrain import main
+from mynah.commands import start
 
 if __name__ == "__main__":
-    main("python run_pretrain.py")
+    start("pretrain", "python run_pretrain.py")

@@ -70,6 +70,9 @@ def build_new(options: TaskOptions, experiment: Experiment) -> Task:
     config = _configure(options, plugin, expert_class)
     torch.manual_seed(config.seed)  # an upstream without a checkpoint draws its weights
     upstream = build_upstream(upstream_plugin, **_upstream_options(options))
+    _check_rebuilding(upstream_plugin, upstream)
+    if options.fine_tune and not any(True for _ in upstream.parameters()):
+        raise UserError(f"-f: upstream '{upstream.name}' has no weights to train; leave -f out")
     if upstream.modality != expert_class.modality:
         raise UserError(
             f"upstream '{upstream.name}' reads {upstream.modality}, but task '{options.downstream}' needs "
@@ -87,6 +90,21 @@ def build_new(options: TaskOptions, experiment: Experiment) -> Task:
         load_weights(model, start["state_dict"], options.init_from)
         log.info("initialized from %s (step %d)", options.init_from, start[METADATA]["step"])
     return Task(options.downstream, model, config, experiment, checkpoint_origin(options.checkpoint))
+
+
+def _check_rebuilding(plugin: Plugin, upstream: Any) -> None:
+    """Raise UserError where a checkpoint could not be loaded again: now rather than after the training."""
+    where = f"{plugin.folder / 'expert.py'}: build_arguments of upstream '{upstream.name}'"
+    try:
+        again = build_upstream(plugin, **upstream.build_arguments())
+    except Exception as error:  # whatever a plugin raises
+        raise UserError(
+            f"{where} must return the arguments of its hub entry that build the same model without its checkpoint "
+            f"(upstream/README.md), but building it by them failed: {type(error).__name__}: {error}"
+        ) from error
+    shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in (upstream, again)]
+    if shapes[0] != shapes[1]:
+        raise UserError(f"{where} builds a model of other weights; it must give every option that these depend on")
 
 
 def rebuild(options: TaskOptions, experiment: Experiment) -> Task:

@@ -33,6 +33,11 @@ class SplitEvaluation:
         if not self.records:
             raise UserError(f"nothing of the {self.split} split could be read; see {self.skipped_files}")
         metrics = on_first_process(trainer, lambda: self.expert.log_records(self.split, self.records))
+        if self.expert.monitor not in metrics:
+            raise UserError(
+                f"{type(self.expert).__module__}: its monitor is '{self.expert.monitor}', but log_records returned "
+                f"only {', '.join(metrics) or 'nothing'}; name one of these (downstream/README.md)"
+            )
         if not math.isfinite(metrics[self.expert.monitor]):
             log.warning("%s of the %s split is not finite", self.expert.monitor, self.split)
         return metrics

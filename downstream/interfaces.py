@@ -117,6 +117,8 @@ class DownstreamExpert(nn.Module, ABC):
         """
         super().__init__()
         self.upstream, self.config, self.folder = upstream, config, folder
+        self.scalars: dict[str, Tensor | float] = {}
+        """`forward` may put parts of its loss here, by name, () each; they are logged beside the loss in training."""
 
     @property
     def skipped_files(self) -> Path | None:

@@ -15,6 +15,7 @@ from mynah.downstream.evaluation import SplitEvaluation
 from mynah.downstream.interfaces import SPLITS
 from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.configuration.load import to_plain
+from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import METADATA, make_metadata
 from mynah.utility.training.identity import dataset_fingerprint
 from mynah.utility.training.loaders import BadFileLog, bad_items
@@ -42,6 +43,8 @@ class DownstreamModule(TrainingModule):
         self.metrics: dict[str, dict[str, float]] = {}
         """Of each split that has been evaluated."""
         self.test_split = "test"
+        self.report_suffix = ""
+        """Sets the report of an evaluation apart that is not the run's own."""
         self.steps_done = 0
         """Optimizer steps at the end of training."""
         self.trained = False
@@ -56,14 +59,29 @@ class DownstreamModule(TrainingModule):
 
     @property
     def report_folder(self) -> Path:
-        """Where the report on `test_split` goes; that of a control does not replace it."""
-        return self.experiment.folder / (self.test_split + ("_zeroed" if self.config.features.zeroed else ""))
+        """Where the report on `test_split` goes; those of controls and of other data do not replace it."""
+        zeroed = "_zeroed" if self.config.features.zeroed else ""
+        return self.experiment.folder / f"{self.test_split}{zeroed}{self.report_suffix}"
 
     # -- data ------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
         lengths = (self.expert.get_dataset(split).lengths for split in ("train", "dev"))
         self.features.plan(chain.from_iterable(lengths))
+        self._try_expert()
+
+    @torch.no_grad()
+    def _try_expert(self) -> None:
+        """Run two items of dev through the task, so that what breaks its contract shows before training."""
+        dataset = self.expert.get_dataset("dev")
+        items = [dataset[(0, index)] for index in range(min(2, len(dataset)))]
+        batch = self._collate(items)
+        if not batch["names"]:
+            return
+        with torch.random.fork_rng():
+            self.eval()
+            self._loss("dev", {**batch, "keys": [None] * len(batch["names"])}, {})
+            self.train()
 
     def on_fit_end(self) -> None:
         self.features.forget()  # the test reads every signal once
@@ -97,7 +115,15 @@ class DownstreamModule(TrainingModule):
     def _loss(self, split: str, batch: dict[str, Any], records: dict[str, list]) -> Tensor:
         """The expert's loss of a batch, () float; the expert appends to `records`."""
         features, lengths = self.features(batch["signals"], batch["keys"])
-        return self.expert(split, features, lengths, batch["labels"], records, batch["names"])
+        loss = self.expert(split, features, lengths, batch["labels"], records, batch["names"])
+        where = f"{type(self.expert).__module__}: forward"
+        if not isinstance(loss, Tensor) or loss.dim():
+            given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise UserError(f"{where} returned {given}; expected the mean loss of the batch, a scalar tensor")
+        if len({len(values) for values in records.values()}) > 1:
+            lengths_of = ", ".join(f"{key} {len(values)}" for key, values in records.items())
+            raise UserError(f"{where} appended records of unequal lengths ({lengths_of}); expected a value an item")
+        return loss
 
     # -- training --------------------------------------------------------------------------------------------
 
@@ -105,6 +131,11 @@ class DownstreamModule(TrainingModule):
         loss = self._loss("train", batch, {})
         self.track_loss(loss, batch["names"])
         self.log("loss", loss, prog_bar=True, batch_size=len(batch["names"]))
+        for name, value in self.expert.scalars.items():
+            self.log(name, value, batch_size=len(batch["names"]))
+        if (weights := self.features.featurizer.weights) is not None:
+            for layer, weight in zip(self.features.featurizer.layers, weights.detach().softmax(0), strict=True):
+                self.log(f"layer_weights/{layer}", weight)
         if self.trainer.world_size > 1:  # processes may hold unequal shares of a batch; see mean_over_processes
             count = torch.tensor(len(batch["names"]), device=self.device)
             loss = loss * count / self.mean_over_processes(count)

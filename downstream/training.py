@@ -1,6 +1,8 @@
 """Training a task and testing it, and evaluating a trained one."""
 
+import hashlib
 import logging
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,14 @@ from lightning.pytorch import Trainer
 
 from mynah.downstream.build import Task, TaskOptions, build_new, find_trained, rebuild
 from mynah.downstream.interfaces import SPLITS
+from mynah.downstream.layer_weights import draw_layer_weights, layer_weights
 from mynah.downstream.module import DownstreamModule
 from mynah.utility.configuration.load import save_config, to_plain
 from mynah.utility.experiments.checkpoint import METADATA, read_checkpoint
 from mynah.utility.experiments.folder import Experiment, is_launched_process, make_writable, write_json
 from mynah.utility.experiments.provenance import RunRecord, checkpoint_origin
 from mynah.utility.training.device import check_device
+from mynah.utility.training.identity import dataset_fingerprint
 from mynah.utility.training.trainer import (
     VAL_CHECK_INTERVAL,
     best_of,
@@ -27,6 +31,9 @@ from mynah.utility.training.trainer import (
 from mynah.utility.training.trainer_arguments import count_processes
 
 log = logging.getLogger("mynah")
+
+OWN_RESULTS = ("trainer.", "dataloader.", "features.zeroed", "features.cache_gib")
+"""Keys that change no result, or that name their report otherwise."""
 
 
 def train(options: TaskOptions) -> dict[str, Any]:
@@ -95,11 +102,39 @@ def evaluate(options: TaskOptions, split: str = "test") -> dict[str, Any]:
     experiment = find_trained(options, writes=True)
     module = DownstreamModule(rebuild(options, experiment))
     module.test_split = split
+    module.report_suffix = _report_suffix(options, experiment, module)
     make_writable(experiment.folder, "-p")
     trainer = _make_trainer(options, module)
     _test(options, trainer, module)
+    about = {
+        "split": split,
+        "checkpoint": str(experiment.resume_from),
+        "file_path": to_plain(module.config)["datarc"].get("file_path"),
+        "fingerprint": dataset_fingerprint(module.expert.get_dataset(split)),
+        "overrides": list(options.overrides),
+    }
+    if trainer.is_global_zero:
+        write_json(about, module.report_folder / "evaluation.json")
     log.info("report in %s", module.report_folder)
     return {"split": split, **module.metrics[split]}
+
+
+def _report_suffix(options: TaskOptions, experiment: Experiment, module: DownstreamModule) -> str:
+    """What sets an evaluation apart from the run's own test: other data, other options, another checkpoint."""
+    changes = [each for each in options.overrides if not each.startswith(OWN_RESULTS)]
+    earlier = read_checkpoint(experiment.resume_from, "downstream")[METADATA].get("run", {}).get("data", {})
+    now = dataset_fingerprint(module.expert.get_dataset(module.test_split))
+    if earlier.get(module.test_split, now) == now:
+        changes = [each for each in changes if not each.startswith("datarc.file_path")]
+    elif not changes:
+        changes = [f"data={now}"]
+    if experiment.best.is_file() and experiment.resume_from.name != experiment.best.name:
+        changes.append(experiment.resume_from.stem)
+    if not changes:
+        return ""
+    text = "_".join(re.sub(r"[^\w.=-]+", "-", each.removeprefix("datarc.")) for each in changes)
+    digest = hashlib.sha256("\n".join([*changes, now]).encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"_{text[:80]}_{digest}"
 
 
 def _make_trainer(options: TaskOptions, module: DownstreamModule) -> Trainer:
@@ -145,6 +180,9 @@ def _write_metrics(
     """
     path = module.experiment.folder / "metrics.json"
     metadata = read_checkpoint(best, "downstream")[METADATA]
+    weights = layer_weights(module.features.featurizer)
+    if weights and trainer.is_global_zero:
+        draw_layer_weights(weights, module.experiment.folder / "layer_weights.png")
     metrics = {
         "upstream": metadata["upstream"],
         "downstream": metadata["downstream"],
@@ -153,6 +191,7 @@ def _write_metrics(
         "best_step": metadata["step"],
         **({"dev": choice["metrics"]} if choice else {}),
         "test": module.metrics["test"],
+        **({"layer_weights": weights} if weights else {}),
         "seconds": round(seconds, 1),
         "finished": True,
     }

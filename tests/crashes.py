@@ -162,6 +162,10 @@ def make_corpus(root: Path) -> Path:
 
 def commands(corpus: Path, root: Path, checkpoint: str) -> dict[str, tuple[Callable, Callable[[str], list[str]]]]:
     """{name: (program, name of an experiment -> its arguments)} of the runs that are crashed."""
+    import mynah.downstream.training
+    import mynah.upstream.aalbert.expert
+    import mynah.upstream.pretraining
+    import mynah.utility.training.trainer  # noqa: F401 (imported once, before the forks)
     from mynah.commands import downstream, pretrain
 
     data = [f"datarc.file_path={{tones: {corpus}}}", "datarc.min_timestep=1600", "datarc.max_timestep=4800"]

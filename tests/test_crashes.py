@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import CLONE
-
 EVERY = 37
 
 
@@ -15,4 +13,3 @@ def test_runs_that_crash_while_writing_end_as_the_run_left_alone():
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no difference" in done.stdout
-    assert CLONE or "points" in done.stderr

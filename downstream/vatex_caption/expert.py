@@ -126,7 +126,7 @@ class DownstreamExpert(interfaces.DownstreamExpert):
 
         In `train()` captions and masks are drawn from torch's generator. In `eval()` all captions are taken and masks
         are a function of the clip's name; the records of each clip are its name, prediction, confidence, references
-        and loss, and of the first few also what a picture needs, the words and their attention over time.
+        loss, and attention, the words and theirs over time: of the first few, for pictures, of the others None.
         """
         embedded, valid = self.model.embed(features, lengths)
         if self.training:
@@ -142,10 +142,12 @@ class DownstreamExpert(interfaces.DownstreamExpert):
             "references": [list(texts) for texts in labels],
             "loss": of_clips.tolist(),
         }
-        to_draw = 0 if self._is_quick(split) else self.config.pictures - len(records.get("attention", ()))
-        if to_draw > 0:
+        earlier = sum(each is not None for each in records.get("attention", ()))
+        to_draw = 0 if self._is_quick(split) else min(len(names), max(0, self.config.pictures - earlier))
+        columns["attention"] = [None] * len(names)
+        if to_draw:
             some_valid = None if valid is None else valid[:to_draw]
-            columns["attention"] = self._attend(embedded[:to_draw], some_valid, found[:to_draw])
+            columns["attention"][:to_draw] = self._attend(embedded[:to_draw], some_valid, found[:to_draw])
         for key, column in columns.items():
             records.setdefault(key, []).extend(column)
         return of_clips.mean()

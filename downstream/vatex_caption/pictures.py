@@ -84,9 +84,14 @@ def words_over_time(
 def draw_records(
     records: dict[str, list], paths: dict[str, str], upstream: UpstreamInfo, count: int, folder: Path
 ) -> list[Path]:
-    """Draw the first `count` clips of `records` into `folder`; paths: of the clips, by name. Returns the files."""
+    """Draw the first `count` clips of `records` whose attention is known into `folder`; returns the files.
+
+    paths: of the clips, by name.
+    """
     drawn = []
-    for index, name in enumerate(records["name"][:count]):
+    known = [index for index, attention in enumerate(records["attention"]) if attention is not None]
+    for number, index in enumerate(known[:count], start=1):
+        name = records["name"][index]
         try:
             clip = read_clip(paths[name], upstream.frames_per_clip, upstream.frame_size)
         except UnreadableVideo as error:
@@ -95,7 +100,7 @@ def draw_records(
         caption, confidence = records["prediction"][index], records["confidence"][index]
         words, shares = records["attention"][index]
         picture = CaptionPicture(clip, caption, confidence, words, shares, records["references"][index][0])
-        path = folder / f"clip_{index + 1}_{_file_name(name)}.png"
+        path = folder / f"clip_{number}_{_file_name(name)}.png"
         draw_caption(picture, upstream, path)
         drawn.append(path)
     return drawn

@@ -1,6 +1,8 @@
 """The programs: `mynah pretrain`, `mynah downstream` and so on."""
 
 import importlib
+import os
+import signal
 import sys
 
 COMMANDS = {
@@ -27,4 +29,20 @@ def main() -> None:
             sys.exit(0)
         print(f"error: there is no command {sys.argv[1]!r}\n{usage}", file=sys.stderr)
         sys.exit(2)
-    importlib.import_module(f"mynah.commands.{given}").main(f"mynah {given.replace('_', '-')}", sys.argv[2:])
+    start(given, f"mynah {given.replace('_', '-')}", sys.argv[2:])
+
+
+def start(command: str, program: str, arguments: list[str] | None = None) -> None:
+    """Import a program and run it; Ctrl-C during the imports, which take seconds, ends the process with one line."""
+    before = signal.signal(signal.SIGINT, _leave)
+    try:
+        module = importlib.import_module(f"mynah.commands.{command}")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    module.main(program, arguments)
+
+
+def _leave(*_: object) -> None:
+    # An exception would surface as an ImportError of whatever was being imported.
+    os.write(2, b"interrupted\n")
+    os._exit(130)

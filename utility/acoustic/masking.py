@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mynah.utility.configuration.sections import Section, one_of, rules
 
 ZEROED = -1
+MIN_PROPORTION = 0.001
 RULES = ("utterance", "position")
 
 
@@ -53,6 +54,11 @@ class MaskingConfig(Section):
             )
         if self.zero_probability + self.replace_probability > 1:
             yield "replace_probability: zero_probability + replace_probability is more than 1"
+        if self.mask_proportion == 1 or 0 < self.mask_proportion < MIN_PROPORTION:
+            yield (
+                f"mask_proportion: must be 0, or from {MIN_PROPORTION} to below 1, so that something is masked and "
+                f"something is left to tell it by; got {self.mask_proportion}"
+            )
         if self.mask_proportion == 0 and self.max_frequency_bins == 0:
             yield "mask_proportion: with no positions and no frequency bins masked there is nothing to learn"
 

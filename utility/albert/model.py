@@ -54,10 +54,22 @@ class AlbertModel(PretrainedFolder, nn.Module):
         (at least one of every text), None where all may. token_type_ids, position_ids: see AlbertEmbeddings.
         """
         embedded = self.embeddings(input_ids, token_type_ids, position_ids)
-        valid = None if attention_mask is None else attention_mask.bool()
+        valid = None if attention_mask is None else _checked_mask(attention_mask)
         states, attentions = self.encoder(embedded, valid, output_attentions)
         pooled = None if self.pooler is None else torch.tanh(self.pooler(states[-1][:, 0]))
         return AlbertOutput(states, attentions, pooled)
+
+
+def _checked_mask(attention_mask: Tensor) -> Tensor:
+    """A mask of 0 and 1 as bool; a float mask to be added to the scores would mean the opposite of what it says."""
+    if attention_mask.dtype == torch.bool:
+        return attention_mask
+    if not ((attention_mask == 0) | (attention_mask == 1)).all():
+        raise ValueError(
+            f"attention_mask: expected (B, N) of bool, or of 0 and 1, with 1 where it may be attended to; got "
+            f"{attention_mask.dtype} from {attention_mask.min().item()} to {attention_mask.max().item()}"
+        )
+    return attention_mask.bool()
 
 
 class AlbertEmbeddings(nn.Module):

@@ -4,6 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -99,9 +100,15 @@ def _read_segment(
     first_period = max(0, (start * down // up - reach) // down)
     first = first_period * down
     last = min(file.frames, -(-stop * down // up) + reach + 1)
-    wav = torchaudio.functional.resample(_read_frames(file, path, first, last), down, up)
+    wav = _resampler(down, up)(_read_frames(file, path, first, last))
     offset = start - first_period * up
     return wav[offset : offset + stop - start]
+
+
+@lru_cache(maxsize=8)
+def _resampler(rate: int, new_rate: int) -> torchaudio.transforms.Resample:
+    """torchaudio's, whose filter takes longer to compute than a short file to resample."""
+    return torchaudio.transforms.Resample(rate, new_rate, dtype=torch.float32)  # as its function computes it
 
 
 def _read_frames(file: soundfile.SoundFile, path: str | os.PathLike, first: int, last: int) -> torch.Tensor:
@@ -135,6 +142,8 @@ def _info(file: soundfile.SoundFile, path: str | os.PathLike) -> AudioInfo:
 
 
 def _open(path: str | os.PathLike) -> soundfile.SoundFile:
+    if not os.path.isfile(path):  # noqa: PTH113 (a pipe would be waited for); and a warm scan is little else
+        raise UnreadableAudio(path, why_unopenable(Path(path)) or "not a regular file")
     try:
         return soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, OSError) as error:

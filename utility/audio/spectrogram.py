@@ -56,6 +56,10 @@ class SpectrogramConfig(Section):
             yield f"window_ms: must give an even number of samples, got {self.window}"
         if self.sample_rate != SAMPLE_RATE:
             yield f"sample_rate: waveforms are brought to {SAMPLE_RATE} Hz, got {self.sample_rate}"
+        if self.hop > self.window:
+            yield f"hop_ms: must be at most window_ms ({self.window_ms}), or samples between frames are lost"
+        if self.n_mels > self.n_fft // 2 + 1:
+            yield f"n_mels: must be at most the {self.n_fft // 2 + 1} bins that n_fft gives, got {self.n_mels}"
         if 0 < self.n_fft < self.window:
             yield f"n_fft: must be at least the window ({self.window} samples), got {self.n_fft}"
 

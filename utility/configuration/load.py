@@ -7,6 +7,7 @@ happens, and reported in one UserError.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,8 @@ from mynah.utility.configuration.sections import shown
 from mynah.utility.configuration.yaml_text import dump_yaml, parse_yaml, read_yaml_file, typed_text
 from mynah.utility.errors import UserError
 from mynah.utility.storage import write_atomically
+
+log = logging.getLogger("mynah")
 
 Schema = TypeVar("Schema")
 
@@ -118,6 +121,7 @@ class _Builder:
         self.sources: list[str] = []
         self.problems: list[tuple[str, str, str, str]] = []  # key, what is wrong, source, place in it
         self.has_demo = False  # whether any file has a demo section
+        self.overridden: dict[tuple[str, ...], str] = {}  # the text of each override so far
         self.readable = True  # whether every source could be read: else what is missing may stand in another
 
     def report(self, key: str, text: str, source: _Source | None) -> None:
@@ -156,6 +160,9 @@ class _Builder:
         self.sources.append(source.name)
         key, equals, text = override.partition("=")
         parts = tuple(part.strip() for part in key.split("."))
+        if parts in self.overridden and self.overridden[parts] != text:
+            log.warning("-o %s is given twice: %s, then %s; the last one holds", key, self.overridden[parts], text)
+        self.overridden[parts] = text
         if not equals or not all(parts):
             example = closest_key(self.schema, key.strip()) or "section.key"
             return self.report("", f"expected KEY=VALUE, such as {example}=VALUE", source)

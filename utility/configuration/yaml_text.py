@@ -33,6 +33,8 @@ def read_yaml_file(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     Raises UserError, without the file's name, if it is missing, unreadable, not YAML or not a mapping.
     """
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe may wait for ever
+            raise UserError("is not a regular file; expected a YAML file")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError("no such file; check the path") from None
@@ -63,6 +65,8 @@ def parse_yaml(text: str) -> tuple[Any, dict[str, int]]:
         lines: dict[str, int] = {}
         _find_lines(node, "", lines, (), iter(range(MAX_VALUES)))
         return (None if node is None else loader.construct_document(node)), lines
+    except RecursionError:
+        raise UserError("nests more deeply than any configuration; expected sections of keys and values") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""

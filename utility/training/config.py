@@ -26,7 +26,7 @@ class LoaderConfig(Section):
     """Instead of a fixed size: as many items of similar length as give at most this much padded audio."""
     eval_batch_size: int = Field(8, ge=1)
     """Items in a batch of the held-out data."""
-    num_workers: int = Field(2, ge=0)
+    num_workers: int = Field(2, ge=0, le=256)
     """Processes that read ahead; 0 reads in the training process."""
 
 

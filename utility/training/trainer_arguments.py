@@ -3,6 +3,8 @@
 Written out rather than read from Lightning, so that loading an upstream does not import it; a test compares them.
 """
 
+import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -55,12 +57,21 @@ REFUSED = {
     "reload_dataloaders_every_n_epochs": "a run is one stream of shuffled passes over the data",
     "fast_dev_run": "give trainer.max_steps=1",
 }
+MAX_COUNT = 10**9
 COUNTS = {
     "max_steps": "optimizer steps",
     "accumulate_grad_batches": "batches",
     "val_check_interval": "batches",
     "log_every_n_steps": "optimizer steps",
 }
+
+
+MAX_PROCESSES = 100_000
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number, and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def count_processes(arguments: dict[str, Any]) -> int | None:
@@ -95,8 +106,27 @@ def _problems(arguments: dict[str, Any]) -> Iterable[str | None]:
             yield f"{key}: unknown key; {hint}"
     for key, unit in COUNTS.items():
         value = arguments.get(key)
-        if key in arguments and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            yield f"{key}: must be a positive number of {unit}, got {value!r}"
+        if key in arguments and not (type(value) is int and 1 <= value <= MAX_COUNT):
+            yield f"{key}: must be a positive number of {unit}, at most {MAX_COUNT}, got {value!r}"
+    clip = arguments.get("gradient_clip_val")
+    if clip is not None and (not _is_number(clip) or clip <= 0):
+        yield f"gradient_clip_val: must be a number above 0, or null for no clipping, got {clip!r}"
+    for key in ("limit_val_batches", "limit_test_batches", "limit_predict_batches"):
+        limit = arguments.get(key)
+        if limit is not None and (not _is_number(limit) or limit <= 0 or (isinstance(limit, float) and limit > 1)):
+            yield f"{key}: must be a number of batches from 1 on, or a share above 0 and up to 1.0, got {limit!r}"
+    nodes = arguments.get("num_nodes", 1)
+    if not isinstance(nodes, int) or isinstance(nodes, bool) or not 1 <= nodes <= MAX_PROCESSES:
+        yield f"num_nodes: must be a number from 1 to {MAX_PROCESSES}, got {nodes!r}"
+    devices = arguments.get("devices", 1)
+    number = int(devices) if isinstance(devices, str) and re.fullmatch(r"-?\d+", devices) else devices
+    if isinstance(number, float) or (isinstance(number, int) and number != -1 and not 1 <= number <= MAX_PROCESSES):
+        yield f"devices: must be from 1 to {MAX_PROCESSES}, -1 or auto for all, or a list of devices, got {devices!r}"
+    if "fsdp" in str(arguments.get("strategy", "")) and clip is not None:
+        yield (
+            "gradient_clip_val: with strategy fsdp each process would clip by the norm of its own part of the "
+            "gradient; leave it out, or take strategy ddp"
+        )
     precision = str(arguments.get("precision", ""))
     if precision in ("16-true", "bf16-true"):
         yield f"precision: {precision} would round inputs and LayerNorms too; give {precision[:-5]}-mixed"

@@ -47,6 +47,10 @@ class UnreadableVideo(UnreadableMedia):
     """A video file that cannot be used."""
 
 
+MAX_ASPECT = 32
+"""The longest side of a frame in shorter sides: resized by its shorter side, a longer one would fill the memory."""
+
+
 def find_videos(root: Path) -> list[Path]:
     """All video files below `root`, by suffix, sorted; links are followed, hidden files are not videos.
 
@@ -80,7 +84,7 @@ def read_clip(
     if (start_s or 0) < 0 or (end_s is not None and end_s <= (start_s or 0)):
         raise ValueError(f"0 <= start_s < end_s must hold, got {start_s} and {end_s}")
     path = Path(path).absolute()  # FFmpeg takes "name:rest" for a protocol, but not after a slash
-    span, convert = (start_s, end_s), _converter(size)
+    span, convert = (start_s, end_s), _converter(path, size)
     frames = _read_selectively(path, num_frames, span, convert)
     if frames is None:
         frames = _read_everything(path, num_frames, span, convert)
@@ -188,12 +192,16 @@ def _error_text(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _converter(size: int | None) -> Convert:
+def _converter(path: Path, size: int | None) -> Convert:
     """A function from a decoded frame to (H, W, 3) uint8 RGB as it is to be seen, its shorter side `size` pixels."""
     reformatter = VideoReformatter()
 
     def convert(frame: VideoFrame) -> np.ndarray:
         shorter = min(frame.width, frame.height)
+        if max(frame.width, frame.height) > MAX_ASPECT * shorter:
+            raise UnreadableVideo(
+                path, f"{frame.width} x {frame.height} pixels; one side is over {MAX_ASPECT} times the other"
+            )
         scaled = [side if size is None else side * size // shorter for side in (frame.width, frame.height)]
         resized = reformatter.reformat(frame, *scaled, "rgb24", interpolation=INTERPOLATION, threads=1)
         return np.ascontiguousarray(turn(resized.to_ndarray(), display_matrix(frame)))

@@ -388,10 +388,11 @@ def test_failed_save_leaves_the_earlier_file_and_nothing_else(load, tmp_path, mo
         self.touch()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, step, disk_full)
     config.model.hidden_size = 1
-    with pytest.raises(UserError, match=r"saved\.yaml: could not be written \(No space left"):
-        save_config(config, folder / "saved.yaml")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, step, disk_full)
+        with pytest.raises(UserError, match=r"saved\.yaml: could not be written \(No space left"):
+            save_config(config, folder / "saved.yaml")
     assert [path.name for path in folder.iterdir()] == ["saved.yaml"]
     assert (folder / "saved.yaml").read_bytes() == before
 

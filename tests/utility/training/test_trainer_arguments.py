@@ -9,6 +9,8 @@ from mynah.utility.configuration.problems import validate
 from mynah.utility.training.config import SharedConfig
 from mynah.utility.training.trainer_arguments import KNOWN, REFUSED, count_processes
 
+STEPS = "positive number of optimizer steps, at most 1000000000"
+
 
 def test_known_and_refused_arguments_are_those_of_lightnings_trainer():
     theirs = set(inspect.signature(Trainer.__init__).parameters) - {"self"}
@@ -31,16 +33,22 @@ def test_good_sections_have_no_problems():
             {"limit_train_batches": 2, "max_steps": 1},
             f"limit_train_batches: cannot be set; {REFUSED['limit_train_batches']}",
         ),
-        ({"max_steps": 0}, "max_steps: must be a positive number of optimizer steps, got 0"),
-        ({"max_steps": True}, "max_steps: must be a positive number of optimizer steps, got True"),
-        ({"max_steps": "many"}, "max_steps: must be a positive number of optimizer steps, got 'many'"),
+        ({"max_steps": 0}, f"max_steps: must be a {STEPS}, got 0"),
+        (
+            {"max_steps": True},
+            f"max_steps: must be a {STEPS}, got True",
+        ),
+        (
+            {"max_steps": "many"},
+            f"max_steps: must be a {STEPS}, got 'many'",
+        ),
         (
             {"max_steps": 1, "val_check_interval": 0.5},
-            "val_check_interval: must be a positive number of batches, got 0.5",
+            "val_check_interval: must be a positive number of batches, at most 1000000000, got 0.5",
         ),
         (
             {"max_steps": 1, "accumulate_grad_batches": None},
-            "accumulate_grad_batches: must be a positive number of batches, got None",
+            "accumulate_grad_batches: must be a positive number of batches, at most 1000000000, got None",
         ),
         ({"devices": 1}, "max_steps: missing; give the number of optimizer steps"),
     ],
