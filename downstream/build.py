@@ -119,7 +119,14 @@ def rebuild(options: TaskOptions, experiment: Experiment) -> Task:
     refuse_other_optimizer(config, metadata["task_config"], source)
     refuse_other_model(config, metadata["task_config"], source)
     upstream = build_upstream(upstream_plugin, **metadata["config"])
-    expert = expert_class(describe_upstream(upstream), config, state=metadata["task_state"], folder=experiment.folder)
+    try:
+        info = describe_upstream(upstream)
+        expert = expert_class(info, config, state=metadata["task_state"], folder=experiment.folder)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{source}: task '{metadata['downstream']}' cannot be built from the state that it holds "
+            f"({type(error).__name__}: {error}); was it written by another version of the task?"
+        ) from error
     model = DownstreamModel(upstream, expert, config.features, metadata["fine_tune"])
     load_weights(model, checkpoint["state_dict"], source)
     return Task(metadata["downstream"], model, config, experiment, metadata.get("upstream_checkpoint"))
@@ -177,13 +184,14 @@ def _upstream_options(options: TaskOptions) -> dict[str, Any]:
 
 def _check_agreement(options: TaskOptions, source: Path, metadata: dict[str, Any]) -> None:
     """Raise UserError for an option that is not what the checkpoint `source` was trained with."""
-    features = metadata["task_config"]["features"]
+    features = metadata["task_config"].get("features")
+    features = features if isinstance(features, dict) else {}  # else the configuration's schema says what is wrong
     pairs = {
         "-u": (options.upstream, metadata["upstream"]),
         "-d": (options.downstream, metadata["downstream"]),
         "-f": (options.fine_tune, metadata["fine_tune"]),
-        "-s": (options.selection, features["selection"]),
-        "-l": (options.layer, features["layer"]),
+        "-s": (options.selection, features.get("selection")),
+        "-l": (options.layer, features.get("layer")),
     }
     for flag, (given, own) in pairs.items():
         if given is not None and given != own:

@@ -1,6 +1,8 @@
 """Predictions for files and folders, without Lightning."""
 
 import itertools
+import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +12,20 @@ import torch
 from torch import Tensor
 
 from mynah.downstream.build import TaskOptions, find_trained, rebuild
-from mynah.utility.audio.files import UnreadableAudio, find_audio, read_audio, trim_silence
-from mynah.utility.data.media_files import UnreadableMedia
+from mynah.utility.audio.files import (
+    SAMPLE_RATE,
+    UnreadableAudio,
+    audio_info,
+    find_audio,
+    read_audio,
+    trim_silence,
+)
+from mynah.utility.data.media_files import UnreadableMedia, printable
 from mynah.utility.experiments.folder import make_writable
 from mynah.utility.training.device import check_device
 from mynah.utility.video.files import find_videos, read_clip
+
+log = logging.getLogger("mynah")
 
 
 @dataclass(frozen=True)
@@ -44,43 +55,76 @@ def predict(options: TaskOptions, inputs: Sequence[str | Path], pictures: Path |
     drawn: set[Path] = set()
     for given in map(Path, inputs):
         for path in kind.find(given) if given.is_dir() else [given]:
+            picture = pictures and _unused_name(pictures / f"{path.stem}.png", drawn)
             try:
-                signal = kind.read(path, model.features.upstream, task.config)
+                result = model.predict(kind.read(path, model.features.upstream, task.config), picture)
             except UnreadableMedia as error:
                 yield Prediction(path, error=error)
-                continue
-            result = model.predict(signal, pictures and _unused_name(pictures / f"{path.stem}.png", drawn))
-            yield Prediction(path, result, model.expert.format_prediction(result))
+            except (MemoryError, RuntimeError) as error:
+                if not _is_lack_of_memory(error):
+                    raise
+                reason = "too little memory for it; lower inference.max_seconds, or set inference.window_seconds"
+                yield Prediction(path, error=UnreadableMedia(path, reason))
+            else:
+                yield Prediction(path, result, model.expert.format_prediction(result))
 
 
 @dataclass(frozen=True)
 class InputKind:
-    """find: a folder -> the files in it; read: (file, upstream, task's configuration) -> a signal.
+    """find: a folder -> the files in it; read: (file, upstream, task's configuration) -> windows of its signal.
 
-    `read` raises UnreadableMedia.
+    Both `read` and the iteration over its windows raise UnreadableMedia.
     """
 
     find: Callable[[Path], list[Path]]
-    read: Callable[[Path, Any, Any], Tensor]
+    read: Callable[[Path, Any, Any], Iterator[Tensor]]
 
 
-def _read_speech(path: Path, upstream: Any, config: Any) -> Tensor:
+def _read_speech(path: Path, upstream: Any, config: Any) -> Iterator[Tensor]:
+    bounds, samples = config.inference, audio_info(path).samples
+    seconds = samples / SAMPLE_RATE
+    if 0 < bounds.window_seconds < seconds:
+        yield from _speech_windows(path, samples, bounds.window_seconds)
+        return
+    if seconds > bounds.max_seconds:
+        raise UnreadableAudio(
+            path,
+            f"{seconds:.0f} s long, more than inference.max_seconds={bounds.max_seconds:g}; raise it, or have such "
+            "files encoded in windows with -o inference.window_seconds=30",
+        )
     wav = read_audio(path)
     if getattr(config.datarc, "trim_silence", False):  # as the task was trained
         wav = trim_silence(wav)
     if len(wav) < upstream.min_samples:
         raise UnreadableAudio(path, f"too short ({len(wav)} samples at 16 kHz)")
-    return wav
+    yield wav
 
 
-def _read_video(path: Path, upstream: Any, config: Any) -> Tensor:
-    return read_clip(path, upstream.frames_per_clip, upstream.frame_size)
+def _speech_windows(path: Path, samples: int, window_seconds: float) -> Iterator[Tensor]:
+    """The file in equal parts of at most `window_seconds`, each read when it is needed."""
+    count = math.ceil(samples / (window_seconds * SAMPLE_RATE))
+    log.info(
+        "%s: %.0f s, encoded in %d windows of %.1f s: each is normalized, and attends, by itself; silence stays",
+        *(printable(str(path)), samples / SAMPLE_RATE, count, samples / SAMPLE_RATE / count),
+    )
+    for index in range(count):
+        start, stop = index * samples // count, (index + 1) * samples // count
+        yield read_audio(path, start, stop - start)
+
+
+def _read_video(path: Path, upstream: Any, config: Any) -> Iterator[Tensor]:
+    max_pixels = int(config.inference.max_megapixels * 1e6)
+    yield read_clip(path, upstream.frames_per_clip, upstream.frame_size, max_pixels=max_pixels)
 
 
 INPUTS: dict[str, InputKind] = {
     "speech": InputKind(find_audio, _read_speech),
     "video": InputKind(find_videos, _read_video),
 }
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _use_cuda(device: str) -> bool:

@@ -73,6 +73,22 @@ class FeaturesConfig(Section):
             yield f"layer: is chosen among hidden_states, but selection is {self.selection}"
 
 
+class InferenceConfig(Section):
+    """Bounds of what `-m inference` reads, so that one file of a folder does not end the others' predictions."""
+
+    max_seconds: float = Field(600.0, gt=0)
+    """The longest speech that is encoded at once; longer files are skipped, or encoded in windows."""
+    window_seconds: float = Field(0.0, ge=0)
+    """Speech that is longer than this is read and encoded in windows of about this length; 0 encodes whole files."""
+    max_megapixels: float = Field(36.0, gt=0)
+    """The largest frame of a video, in millions of pixels (8K has 33); larger ones are skipped."""
+
+    @rules
+    def _a_window_can_be_encoded(self) -> Iterable[str | None]:
+        if self.window_seconds > self.max_seconds:
+            yield f"window_seconds: expected at most max_seconds ({self.max_seconds}), got {self.window_seconds}"
+
+
 class TaskOptimizerConfig(OptimizerConfig):
     """The head's optimizer; the upstream, when fine-tuned, has a learning rate of its own."""
 
@@ -88,6 +104,7 @@ class DownstreamConfig(SharedConfig):
     optimizer: TaskOptimizerConfig = Field(default_factory=TaskOptimizerConfig)
     scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    inference: InferenceConfig = Field(default_factory=InferenceConfig)
 
 
 class DownstreamExpert(nn.Module, ABC):

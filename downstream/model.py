@@ -1,6 +1,7 @@
 """An upstream, the choice of its features, and a task's expert, as one model."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,21 @@ class DownstreamModel(nn.Module):
         self.expert = expert
 
     @torch.no_grad()
-    def predict(self, signal: Tensor, picture: Path | None = None) -> dict[str, Any]:
-        """The expert's prediction for one waveform or clip, also drawn into the file `picture` if one is given."""
+    def predict(self, windows: Iterable[Tensor], picture: Path | None = None) -> dict[str, Any]:
+        """The expert's prediction for one waveform or clip, also drawn into the file `picture` if one is given.
+
+        windows: the signal, in consecutive parts that are encoded one by one.
+        """
         self.eval()
-        features, lengths = self.features([signal], [None])
+        encoded, signals = [], []
+        for window in windows:
+            encoded.append(self.features([window], [None])[0])
+            if picture is not None:
+                signals.append(window)
+        features = torch.cat(encoded, 1)
+        lengths = torch.tensor([features.shape[1]], device=features.device)
         if picture is not None:
-            self.expert.draw_prediction(features, lengths, signal, picture)
+            self.expert.draw_prediction(features, lengths, torch.cat(signals), picture)
         [result] = self.expert.predict(features, lengths)
         return result
 

@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None
+
 TEMPORARY = ".tmp"
 """Ends the names of files that are being written; what a killed process leaves of them may be removed."""
 
@@ -60,13 +65,40 @@ def temporary_name(path: Path) -> Path:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove what killed processes have left half written in a folder that no living process writes to."""
-    for path in folder.glob(f".*{TEMPORARY}"):
+    """Remove what killed processes have left half written below a folder that no living process writes to."""
+    for path in list(folder.rglob(f".*{TEMPORARY}")):
         if path.is_dir():
             with contextlib.suppress(OSError):
                 shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_locked(folder: Path) -> Iterator[bool]:
+    """Wait for the lock of a folder, held in the `with` block; False where the system has no such locks.
+
+    It belongs to the block rather than to the process, and ends with it.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
 
 
 def _keep_as(path: Path, previous: Path) -> None:

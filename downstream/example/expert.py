@@ -34,6 +34,8 @@ class DataConfig(Section):
     """Samples at 16 kHz of a training crop, null for none; dev and test are always read whole."""
     min_timestep: int = Field(1600, ge=1)
     """Samples at 16 kHz; shorter files are skipped."""
+    max_seconds: float = Field(3600.0, gt=0)
+    """Longer files are skipped: dev and test read them whole."""
     max_bad_fraction: float = Field(0.05, ge=0, le=1)
     """The share of unreadable or too short files that is still accepted."""
 
@@ -93,8 +95,13 @@ class DownstreamExpert(interfaces.DownstreamExpert):
     def utterances(self) -> list[Utterance]:
         """Those of the table that can be read."""
         data = self.config.datarc
-        limits = {"min_samples": data.min_timestep, "max_bad_fraction": data.max_bad_fraction}
-        return scan_corpora({"table": data.file_path}, **limits, log_path=self.skipped_files)
+        return scan_corpora(
+            {"table": data.file_path},
+            min_samples=data.min_timestep,
+            max_seconds=data.max_seconds,
+            max_bad_fraction=data.max_bad_fraction,
+            log_path=self.skipped_files,
+        )
 
     def get_dataset(self, split: str) -> LabelledSpeechDataset:
         data = self.config.datarc

@@ -142,12 +142,12 @@ class DownstreamExpert(interfaces.DownstreamExpert):
             "references": [list(texts) for texts in labels],
             "loss": of_clips.tolist(),
         }
-        earlier = sum(each is not None for each in records.get("attention", ()))
-        to_draw = 0 if self._is_quick(split) else min(len(names), max(0, self.config.pictures - earlier))
-        columns["attention"] = [None] * len(names)
-        if to_draw:
-            some_valid = None if valid is None else valid[:to_draw]
-            columns["attention"][:to_draw] = self._attend(embedded[:to_draw], some_valid, found[:to_draw])
+        if not self._is_quick(split):
+            columns["attention"] = [None] * len(names)
+            earlier = sum(each is not None for each in records.get("attention", ()))
+            if to_draw := min(len(names), max(0, self.config.pictures - earlier)):
+                some_valid = None if valid is None else valid[:to_draw]
+                columns["attention"][:to_draw] = self._attend(embedded[:to_draw], some_valid, found[:to_draw])
         for key, column in columns.items():
             records.setdefault(key, []).extend(column)
         return of_clips.mean()

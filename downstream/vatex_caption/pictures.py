@@ -89,7 +89,7 @@ def draw_records(
     paths: of the clips, by name.
     """
     drawn = []
-    known = [index for index, attention in enumerate(records["attention"]) if attention is not None]
+    known = [index for index, attention in enumerate(records.get("attention", ())) if attention is not None]
     for number, index in enumerate(known[:count], start=1):
         name = records["name"][index]
         try:

@@ -35,6 +35,8 @@ class SpeakerDataConfig(Section):
     """Samples at 16 kHz of a training crop, null for none; dev and test are always read whole."""
     min_timestep: int = Field(1600, ge=1)
     """Samples at 16 kHz; shorter files are skipped."""
+    max_seconds: float = Field(3600.0, gt=0)
+    """Longer files are skipped: dev and test read them whole."""
     max_bad_fraction: float = Field(0.05, ge=0, le=1)
     """The share of unreadable or too short files that is still accepted."""
     trim_silence: bool = False
@@ -137,6 +139,7 @@ def _scan(roots: dict[str, Path], config: SpeakerDataConfig, log_path: Path | No
     utterances = scan_corpora(
         {name: str(root) for name, root in roots.items()},
         min_samples=config.min_timestep,
+        max_seconds=config.max_seconds,
         max_bad_fraction=config.max_bad_fraction,
         log_path=log_path,
     )

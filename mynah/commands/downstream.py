@@ -1,13 +1,17 @@
 """`mynah downstream`, and run_downstream.py in a clone."""
 
 import argparse
+import contextlib
 import json
 import logging
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mynah.commands.arguments import build_parser, parse_flag, run_command, run_options
 from mynah.plugins import describe_plugins
+from mynah.utility.data.media_files import printable
 from mynah.utility.errors import UserError
 from mynah.utility.training.allocator import keep_freed_memory
 
@@ -112,18 +116,36 @@ def _predict(arguments: argparse.Namespace) -> int:
 
     if not arguments.input:
         raise UserError("-m inference needs --input FILE_OR_FOLDER ...")
-    results, failed = [], 0
-    for prediction in predict(run_options(TaskOptions, arguments), arguments.input, arguments.pictures):
-        if prediction.error is not None:
-            log.warning("skipped %s", prediction.error)
-            failed += 1
-        elif arguments.json:
-            results.append({"file": str(prediction.path), **prediction.result})
-        else:
-            print(f"{prediction.path}: {prediction.text}", flush=True)
-    if arguments.json:
-        print(json.dumps(results, indent=2))
+    failed = 0
+    with _printer(arguments.json) as show:
+        for prediction in predict(run_options(TaskOptions, arguments), arguments.input, arguments.pictures):
+            if prediction.error is not None:
+                log.warning("skipped %s", prediction.error)
+                failed += 1
+            else:
+                show(prediction)
     return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _printer(as_json: bool) -> Iterator[Callable[[Any], None]]:
+    """A function that prints a prediction at once: as a line, or in a JSON list, which is ended in any case."""
+    printed = 0
+
+    def show(prediction: Any) -> None:
+        nonlocal printed
+        if not as_json:
+            print(f"{printable(str(prediction.path))}: {prediction.text}", flush=True)
+            return
+        text = json.dumps({"file": str(prediction.path), **prediction.result}, indent=2)
+        print(",\n" if printed else "[\n", textwrap.indent(text, "  "), sep="", end="", flush=True)
+        printed += 1
+
+    try:
+        yield show
+    finally:
+        if as_json:
+            print("\n]" if printed else "[]", flush=True)
 
 
 MODES = {"train": _train, "evaluate": _evaluate, "inference": _predict}

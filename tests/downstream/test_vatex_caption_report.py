@@ -204,8 +204,8 @@ def test_words_and_their_attention_are_recorded_for_the_clips_that_are_drawn(bui
     records: dict[str, list] = {}
     for row, name in enumerate(names):
         expert("test", features[row : row + 1], lengths[:1], [labels[row]], records, [name])
-    assert len(records["attention"]) == 2
-    for index, (words, shares) in enumerate(json.loads(json.dumps(records["attention"]))):
+    assert [each is not None for each in records["attention"]] == [True, True, False, False]
+    for index, (words, shares) in enumerate(json.loads(json.dumps(records["attention"][:2]))):
         pieces = expert.tokenizer.decode(expert.tokenizer.encode(records["prediction"][index]).ids).split()
         assert Counter(words) == Counter(pieces) or len(pieces) == 1
         assert np.array(shares).shape == (len(words), 4)  # the upstream's steps of time

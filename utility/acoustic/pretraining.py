@@ -1,6 +1,7 @@
 """Masked acoustic pretraining: any objective on the acoustic model, as a LightningModule."""
 
 import logging
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,6 +51,7 @@ class AcousticPretraining(PretrainingModule):
             min_samples=max(datarc.min_timestep, self.model.positions.min_samples),
             max_bad_fraction=datarc.max_bad_fraction,
             log_path=self.skipped,
+            max_seconds=datarc.max_seconds if datarc.max_timestep is None or datarc.trim_silence else math.inf,
         )
         self.train_utterances, self.validation_items = split_validation(
             utterances, datarc.valid_fraction, datarc.split_seed

@@ -180,9 +180,14 @@ def tokenizer_from_plain(plain: dict[str, Any]) -> SubwordTokenizer:
     """The opposite of `to_plain`. Raises UserError for what is none of its results."""
     kinds = {"sentencepiece": AlbertTokenizer, "wordpiece": WordPieceTokenizer}
     kind = plain.get("kind") if isinstance(plain, dict) else None
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise UserError(f"a tokenizer of kind {kind!r}; known are {', '.join(kinds)}")
-    return kinds[kind].from_plain(plain)
+    try:
+        return kinds[kind].from_plain(plain)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"a tokenizer of kind {kind!r} that lacks a part, or has another type there: {error}"
+        ) from error
 
 
 def _single_spaced(text: str) -> str:
@@ -190,6 +195,8 @@ def _single_spaced(text: str) -> str:
 
 
 def _processor(proto: bytes) -> sentencepiece.SentencePieceProcessor:
+    if not proto:  # sentencepiece takes this for a model to be loaded later
+        raise UserError("not a sentencepiece model: it is empty")
     try:
         return sentencepiece.SentencePieceProcessor(model_proto=proto)
     except RuntimeError as error:

@@ -1,6 +1,7 @@
 """Speech corpora: which utterances there are, which are held out, and their waveforms."""
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ class CorpusConfig(Section):
     file_path: {name: folder, or CSV/TSV manifest with a column `path`}; none means the demo corpus.
     max_timestep: longer utterances are cropped to this length, at random; null keeps them whole.
     min_timestep: shorter files are left out.
+    max_seconds: longer files are left out where files are read whole (max_timestep is null, or trim_silence).
     valid_fraction: the share of the utterances that is held out for the validation loss.
     split_seed: decides which; apart from `seed`, so that no run trains on what another of another seed held out.
     trim_silence: cut off the silence at both ends.
@@ -41,6 +43,7 @@ class CorpusConfig(Section):
     file_path: dict[str, str] = Field(default_factory=dict)
     max_timestep: int | None = None
     min_timestep: int = Field(1600, ge=1)
+    max_seconds: float = Field(3600.0, gt=0)
     valid_fraction: float = Field(0.05, ge=0, le=0.9)
     split_seed: int = Field(1337, ge=0)
     trim_silence: bool = False
@@ -73,12 +76,14 @@ def scan_corpora(
     min_samples: int,
     max_bad_fraction: float,
     log_path: Path | None,
+    max_seconds: float = math.inf,
     progress: bool = True,
 ) -> list[Utterance]:
     """The usable utterances of all corpora, sorted by corpus name, then path.
 
-    file_path: {name: folder, or CSV/TSV manifest}. Files that cannot be read or have fewer than `min_samples` samples
-    at 16 kHz are skipped: named in `log_path` (a line each: path, tab, reason) and counted in one warning.
+    file_path: {name: folder, or CSV/TSV manifest}. Files that cannot be read, have fewer than `min_samples` samples
+    at 16 kHz or last longer than `max_seconds` are skipped: named in `log_path` (a line each: path, tab, reason) and
+    counted in one warning.
     Raises UserError where a corpus is missing, empty or wholly unusable, or more than `max_bad_fraction` of all files
     are bad; ValueError without any corpus.
     """
@@ -89,18 +94,23 @@ def scan_corpora(
         root = Path(file_path[corpus]).expanduser().absolute()
         paths = _paths_of_corpus(corpus, root)
         lengths, problems = measure_lengths(root, paths, title=corpus, progress=progress)
-        short = {path: _too_short(samples, min_samples) for path, samples in lengths.items() if samples < min_samples}
+        wrong = {path: _too_short(samples, min_samples) for path, samples in lengths.items() if samples < min_samples}
+        wrong |= {
+            path: f"too long: {samples / SAMPLE_RATE:.0f} s, more than datarc.max_seconds={max_seconds:g}"
+            for path, samples in lengths.items()
+            if samples > max_seconds * SAMPLE_RATE
+        }
         usable = [
             Utterance(path, samples, corpus, _name_within(root, path))
             for path, samples in lengths.items()
-            if path not in short
+            if path not in wrong
         ]
         utterances += usable
-        bad |= problems | short
+        bad |= problems | wrong
         num_files += len(paths)
         if not usable:
             _write_log(log_path, bad)
-            reasons = _first_of(problems | short)
+            reasons = _first_of(problems | wrong)
             raise UserError(f"corpus {corpus}: none of the {len(paths)} files of {root} is usable\n{reasons}")
     if bad:
         _report_bad(bad, num_files, max_bad_fraction, log_path)

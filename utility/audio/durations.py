@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -14,6 +15,7 @@ from mynah.utility.audio.files import UnreadableAudio, audio_info
 from mynah.utility.storage import cache_dir, write_atomically
 
 VERSION = 1
+MAX_COUNT = 2**62  # of bytes, nanoseconds or samples; what numpy can count
 NUM_THREADS = 16  # more than cores: over a network, opening files is waiting
 FILES_PER_TASK = 32
 
@@ -88,14 +90,18 @@ def _load(root: Path) -> dict[str, Entry]:
         if content["version"] != VERSION:
             return {}
         files = content["files"]
-        if not all(len(entry) == 3 and all(isinstance(value, int) for value in entry) for entry in files.values()):
-            raise ValueError("an entry is not three numbers")
+        if not all(len(entry) == 3 and all(map(_is_count, entry)) for entry in files.values()):
+            raise ValueError("an entry is not three numbers that can be")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         log.warning("ignoring the length cache %s: %s; the headers are read again", path, error)
         return {}
     return files
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MAX_COUNT
 
 
 def _save(root: Path, entries: dict[str, Entry]) -> None:

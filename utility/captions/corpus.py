@@ -218,12 +218,12 @@ class _Videos:
             self._by_name = named | self._by_name
 
     def find(self, name: str) -> Path | None:
-        """The file of an id, a file name or a path within the folder; of another suffix if need be.
+        """The file of an id, a file name or a path within the folder, never outside; of another suffix if need be.
 
         Of files of the same name and several suffixes in one folder, the first; raises UserError for such in several.
         """
         if (path := Path(name)).is_absolute():
-            return path if path.is_file() else None
+            return next((each for each in self._by_name.get(path.name, ()) if each == path), None)
         without = name[: -len(path.suffix)] if path.suffix.lower() in VIDEO_SUFFIXES else name
         found = self._by_name.get(name) or self._by_name.get(without) or [None]
         if len({path and path.resolve().parent for path in found}) > 1:

@@ -45,7 +45,7 @@ def read_captions(path: Path, language: str) -> dict[str, list[str]]:
 def _json_rows(path: Path, language: str) -> list[tuple[str, str]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
     if not isinstance(content, list) or not content or not all(isinstance(entry, dict) for entry in content):
         raise UserError(f"{path}: expected a list of mappings, got {shown(content)}; expected {FORMATS}")

@@ -78,7 +78,10 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     kind = {dict: "a mapping ", list: "a list "}.get(type(value), "")
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no numbers of thousands of digits
+        text = "a number of thousands of digits"
     return kind + (text if len(text) <= 60 else f"{text[:57]}...")
 
 

@@ -59,8 +59,9 @@ def parse_yaml(text: str) -> tuple[Any, dict[str, int]]:
     """
     if len(text) > MAX_CHARACTERS:
         raise UserError(f"has {len(text)} characters, more than any configuration ({MAX_CHARACTERS} at most)")
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         lines: dict[str, int] = {}
         _find_lines(node, "", lines, (), iter(range(MAX_VALUES)))
@@ -72,10 +73,11 @@ def parse_yaml(text: str) -> tuple[Any, dict[str, int]]:
         at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         context = f" ({error.context})" if error.context else ""
         raise UserError(f"YAML syntax error{at}: {error.problem}{context}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a number of thousands of digits, a date that is none
         raise UserError(f"not valid YAML: {str(error).splitlines()[0]}") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def typed_text(text: str) -> str | None:

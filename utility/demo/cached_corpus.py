@@ -1,12 +1,16 @@
 """Generated demo corpora, cached in the user's cache folder."""
 
+import contextlib
 import logging
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mynah.utility.errors import UserError
-from mynah.utility.storage import cache_dir
+from mynah.utility.storage import cache_dir, folder_locked
+
+BUILDING = ".making-"
 
 log = logging.getLogger("mynah")
 
@@ -22,14 +26,16 @@ def cached_corpus(name: str, version: str, of_what: str, write: Callable[[Path],
     place = parent / name
     if place.is_dir():
         return place
-    log.info("making the demo corpus %s (%s) in %s", name, of_what, place)
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name}-") as temporary_folder:
-            made = Path(temporary_folder) / name
-            made.mkdir()
-            write(made)
-            _rename_unless_there(made, place)
+        with _one_builder(parent):
+            if place.is_dir():  # made by another process meanwhile
+                return place
+            log.info("making the demo corpus %s (%s) in %s", name, of_what, place)
+            with tempfile.TemporaryDirectory(dir=parent, prefix=f"{BUILDING}{name}.") as temporary_folder:
+                made = Path(temporary_folder) / name
+                made.mkdir()
+                write(made)
+                _rename_unless_there(made, place)
     except OSError as error:
         raise UserError(
             f"the demo corpus {name} cannot be made in {parent}: {error.strerror or error}; free some space "
@@ -44,3 +50,18 @@ def _rename_unless_there(made: Path, place: Path) -> None:
     except OSError:
         if not place.is_dir():  # it is there where another process was faster; ours is then not needed
             raise
+
+
+@contextlib.contextmanager
+def _one_builder(parent: Path) -> Iterator[None]:
+    """One process at a time; what killed ones have left half made is removed.
+
+    The lock is the system's, and ends with its process. Where the file system has none, each makes a corpus of its
+    own, and the first is taken.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    with folder_locked(parent) as alone:
+        if alone:
+            for abandoned in parent.glob(f"{BUILDING}*"):
+                shutil.rmtree(abandoned)
+        yield

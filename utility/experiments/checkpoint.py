@@ -24,6 +24,8 @@ from mynah.utility.storage import replacing
 FORMAT_VERSION = 1
 METADATA = "mynah"
 CARD_TYPES = {"format_version": int, "kind": str, "upstream": str, "config": dict, "step": int}
+TASK_TYPES = {"downstream": str, "task_config": dict, "task_state": dict, "fine_tune": bool}
+"""What the metadata of a task holds besides."""
 KINDS = {"pretrain": "an upstream checkpoint of run_pretrain.py", "downstream": "a task of run_downstream.py"}
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 """In an experiment's folder `checkpoints`: the newest state, the one before it, and the best on held-out data."""
@@ -49,7 +51,8 @@ def read_checkpoint(source: str | Path, kind: str, upstream: str | None = None) 
     expected = KINDS[kind] + (f" for upstream '{upstream}'" if upstream else "")
     if not isinstance(metadata, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path}: a torch file, but not a checkpoint of Mynah; expected {expected}")
-    if wrong := [key for key, kind_of in CARD_TYPES.items() if type(metadata.get(key)) is not kind_of]:
+    types = CARD_TYPES if metadata.get("kind") != "downstream" else CARD_TYPES | TASK_TYPES
+    if wrong := [key for key, kind_of in types.items() if type(metadata.get(key)) is not kind_of]:
         raise UserError(
             f"{path}: its metadata lacks {', '.join(wrong)}, or has other types there; expected {expected}"
         )

@@ -56,7 +56,6 @@ class Experiment:
             return
         lock_run(self.folder)
         remove_temporary(self.folder)
-        remove_temporary(self.checkpoints)
 
     def unlock(self) -> None:
         """Let other runs in; nothing where it was not locked."""

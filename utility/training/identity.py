@@ -17,6 +17,7 @@ HARMLESS = {
     "dataloader.eval_batch_size",
     "datarc.file_path",  # the fingerprint of what is found there counts
     "datarc.max_bad_fraction",
+    "datarc.max_seconds",
     "datarc.cache_frames",
     "datarc.frame_cache",
 }

@@ -17,6 +17,9 @@ from mynah.utility.training.config import OptimizerConfig, SchedulerConfig
 from mynah.utility.training.loaders import BadFileLog, evaluation_loader, training_loader
 from mynah.utility.training.optimization import build_optimizer, build_schedule
 
+SCHEDULE_COUNTS = ("_step_count", "last_epoch")
+"""In the state of every schedule of torch."""
+
 log = logging.getLogger("mynah")
 
 
@@ -51,7 +54,13 @@ class TrainingModule(LightningModule):
         return {"run": self.identity, "bad_files": sorted(self.bad_files.names)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The count of bad files goes on."""
+        """The count of bad files goes on. Raises UserError for a schedule that has no place to go on from."""
+        for schedule in checkpoint.get("lr_schedulers", []):
+            counts = [schedule.get(key) if isinstance(schedule, dict) else None for key in SCHEDULE_COUNTS]
+            if any(type(count) is not int for count in counts):
+                raise UserError(
+                    "the checkpoint's state of the learning rate schedule is damaged; take an earlier one"
+                )
         self.bad_files.names.update(checkpoint[METADATA].get("bad_files", []))
 
     @property

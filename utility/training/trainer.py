@@ -3,6 +3,7 @@
 import logging
 import re
 import signal
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -189,7 +190,15 @@ def fit(trainer: Trainer, module: LightningModule, experiment: Experiment, resum
     If it was not, a warning says where the state is saved and which command continues the run.
     """
     with interruptions_reported(lambda: how_to_continue(experiment, resume_command)):
-        trainer.fit(module, ckpt_path=experiment.resume_from, weights_only=True)
+        try:
+            trainer.fit(module, ckpt_path=experiment.resume_from, weights_only=True)
+        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            if not _is_of_restoring(error):
+                raise
+            raise UserError(
+                f"{experiment.resume_from}: the state of training in it does not fit this run "
+                f"({type(error).__name__}: {error}); its weights alone can be taken with --init-from, or -k"
+            ) from error
     if trainer.is_global_zero:
         _log_hyperparameters(trainer, module)
     finished = trainer.global_step >= trainer.max_steps
@@ -202,6 +211,14 @@ def fit(trainer: Trainer, module: LightningModule, experiment: Experiment, resum
             resume_command,
         )
     return finished
+
+
+def _is_of_restoring(error: Exception) -> bool:
+    """Whether it was raised while Lightning put a checkpoint's state in its place."""
+    return any(
+        frame.filename.endswith("checkpoint_connector.py") and frame.name.startswith("restore")
+        for frame in traceback.extract_tb(error.__traceback__)
+    )
 
 
 def _log_hyperparameters(trainer: Trainer, module: Any) -> None:

@@ -2,8 +2,9 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -47,6 +48,8 @@ class UnreadableVideo(UnreadableMedia):
     """A video file that cannot be used."""
 
 
+MAX_PIXELS = 36_000_000
+"""Of a frame; 8K has 33 million. FFmpeg would decode one of a billion, if memory allowed."""
 MAX_ASPECT = 32
 """The longest side of a frame in shorter sides: resized by its shorter side, a longer one would fill the memory."""
 
@@ -65,6 +68,7 @@ def read_clip(
     size: int | None = None,
     start_s: float | None = None,
     end_s: float | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> torch.Tensor:
     """`num_frames` frames evenly spaced in time over a file or a part of it: (num_frames, 3, H, W) uint8 RGB.
 
@@ -77,58 +81,67 @@ def read_clip(
     The display matrix (rotation and mirroring by multiples of 90 degrees) is applied; pixels are taken to be square.
     The frames are the same as with everything decoded, but where that is known to suffice, only some are: stretches
     between key frames are left out by seeking, and frames that no other one refers to are skipped.
-    Raises UnreadableVideo for what is missing, forbidden, no video, ends before `start_s`, or cannot be decoded.
+    max_pixels: of a frame of the file; a larger one is not decoded.
+    Raises UnreadableVideo for what is missing, forbidden, no video, too large or too narrow, ends before `start_s`,
+    or cannot be decoded.
     """
     if num_frames < 1 or (size is not None and size < 1):
         raise ValueError(f"num_frames and size must be 1 or more, got {num_frames} and {size}")
     if (start_s or 0) < 0 or (end_s is not None and end_s <= (start_s or 0)):
         raise ValueError(f"0 <= start_s < end_s must hold, got {start_s} and {end_s}")
     path = Path(path).absolute()  # FFmpeg takes "name:rest" for a protocol, but not after a slash
-    span, convert = (start_s, end_s), _converter(path, size)
-    frames = _read_selectively(path, num_frames, span, convert)
+    request = _Request(path, num_frames, (start_s, end_s), max_pixels, _converter(size))
+    frames = _read_selectively(request)
     if frames is None:
-        frames = _read_everything(path, num_frames, span, convert)
+        frames = _read_everything(request)
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
 
 
-def _read_selectively(
-    path: Path, num_frames: int, span: tuple[float | None, float | None], convert: Convert
-) -> list[np.ndarray] | None:
+@dataclass(frozen=True)
+class _Request:
+    """What read_clip is asked for; span: start_s and end_s."""
+
+    path: Path
+    num_frames: int
+    span: tuple[float | None, float | None]
+    max_pixels: int
+    convert: Convert
+
+
+def _read_selectively(request: _Request) -> list[np.ndarray] | None:
     """The frames, by decoding what they need; None where the file's packets do not tell, or a frame fails."""
-    with _open(path) as (container, stream):
+    with _open(request) as (container, stream):
         packets = list_packets(container, stream)
         times = shown_times(packets)
         if not times or _times_are_guessed(container, stream):
             return None
         timeline = _timeline(times, max(packet.duration for packet in packets if packet.pts == times[-1]), stream)
-        wanted = [times[index] for index in _sample(path, timeline, num_frames, span)]
+        wanted = [times[index] for index in _sample(request, timeline)]
         distinct = set(wanted)
         runs = wanted_runs(packets, distinct)
-        pictures = {frame.pts: convert(frame) for frame in decode_runs(container, stream, packets, runs, distinct)}
+        frames = decode_runs(container, stream, packets, runs, distinct)
+        pictures = {frame.pts: request.convert(frame) for frame in _of_allowed_size(frames, request)}
         return None if len(pictures) < len(distinct) else [pictures[time] for time in wanted]
 
 
-def _read_everything(
-    path: Path, num_frames: int, span: tuple[float | None, float | None], convert: Convert
-) -> list[np.ndarray]:
+def _read_everything(request: _Request) -> list[np.ndarray]:
     """The frames, by decoding all of the file twice: for their times, then for the frames themselves."""
-    with _open(path, threads=1) as (container, stream):
-        found = [(frame.pts, frame.duration) for frame in decode_all(container, stream)]
+    with _open(request, threads=1) as (container, stream):
+        found = [(frame.pts, frame.duration) for frame in _of_allowed_size(decode_all(container, stream), request)]
         if not found:
-            raise UnreadableVideo(path, "no frame of it can be decoded")
+            raise UnreadableVideo(request.path, "no frame of it can be decoded")
         if any(time is None for time, _ in found):
             timeline = Timeline(range(len(found)), len(found), 1 / (stream.average_rate or DEFAULT_RATE))
         else:
             # Times that are guessed may be in the wrong order; the decoder's own order is right.
             timeline = _timeline(sorted(time for time, _ in found), found[-1][1] or 0, stream)
-    wanted = _sample(path, timeline, num_frames, span)
+    wanted = _sample(request, timeline)
     distinct = set(wanted)
-    with _open(path, threads=1) as (container, stream):
-        pictures = {
-            index: convert(frame) for index, frame in enumerate(decode_all(container, stream)) if index in distinct
-        }
+    with _open(request, threads=1) as (container, stream):
+        frames = enumerate(decode_all(container, stream))
+        pictures = {index: request.convert(frame) for index, frame in frames if index in distinct}
     if len(pictures) < len(distinct):
-        raise UnreadableVideo(path, "damaged: what can be decoded of it differs from time to time")
+        raise UnreadableVideo(request.path, "damaged: what can be decoded of it differs from time to time")
     return [pictures[index] for index in wanted]
 
 
@@ -146,16 +159,33 @@ def _timeline(times: list[int], last_duration: int, stream: VideoStream) -> Time
     return Timeline(times, times[-1] + last_duration, stream.time_base)
 
 
-def _sample(path: Path, timeline: Timeline, num_frames: int, span: tuple[float | None, float | None]) -> list[int]:
-    start_s, end_s = span
+def _sample(request: _Request, timeline: Timeline) -> list[int]:
+    start_s, end_s = request.span
     if (start_s or 0) >= timeline.seconds:
-        raise UnreadableVideo(path, f"ends at {timeline.seconds:.2f} s, before the part from {start_s} s on")
-    return timeline.sample(num_frames, start_s, end_s)
+        raise UnreadableVideo(request.path, f"ends at {timeline.seconds:.2f} s, before the part from {start_s} s on")
+    return timeline.sample(request.num_frames, start_s, end_s)
+
+
+def _of_allowed_size(frames: Iterable[VideoFrame], request: _Request) -> Iterator[VideoFrame]:
+    for frame in frames:  # a stream may change its size
+        _check_size(request, frame.width, frame.height)
+        yield frame
+
+
+def _check_size(request: _Request, width: int, height: int) -> None:
+    if width * height > request.max_pixels:
+        most = request.max_pixels / 1e6
+        raise UnreadableVideo(request.path, f"{width} x {height} pixels; at most {most:g} million are read")
+    if max(width, height) > MAX_ASPECT * max(1, min(width, height)):
+        raise UnreadableVideo(
+            request.path, f"{width} x {height} pixels; one side is over {MAX_ASPECT} times the other"
+        )
 
 
 @contextmanager
-def _open(path: Path, threads: int | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
+def _open(request: _Request, threads: int | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and its video stream, closed in the end; None: as many decoding threads as suit the process."""
+    path = request.path
     if reason := why_unopenable(path):
         raise UnreadableVideo(path, reason)
     av.logging.set_level(None)  # FFmpeg's complaints would go to the terminal; ours are exceptions
@@ -165,6 +195,7 @@ def _open(path: Path, threads: int | None = None) -> Iterator[tuple[InputContain
         raise UnreadableVideo(path, f"no video, or cut off ({_error_text(error)})") from error
     with container:
         stream = _video_stream(container, path)
+        _check_size(request, stream.codec_context.width, stream.codec_context.height)
         if threads is None:  # the worker processes of a data loader share the cores as it is
             threads = 0 if torch.utils.data.get_worker_info() is None else 1
         stream.codec_context.thread_count = threads
@@ -192,16 +223,12 @@ def _error_text(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _converter(path: Path, size: int | None) -> Convert:
+def _converter(size: int | None) -> Convert:
     """A function from a decoded frame to (H, W, 3) uint8 RGB as it is to be seen, its shorter side `size` pixels."""
     reformatter = VideoReformatter()
 
     def convert(frame: VideoFrame) -> np.ndarray:
         shorter = min(frame.width, frame.height)
-        if max(frame.width, frame.height) > MAX_ASPECT * shorter:
-            raise UnreadableVideo(
-                path, f"{frame.width} x {frame.height} pixels; one side is over {MAX_ASPECT} times the other"
-            )
         scaled = [side if size is None else side * size // shorter for side in (frame.width, frame.height)]
         resized = reformatter.reformat(frame, *scaled, "rgb24", interpolation=INTERPOLATION, threads=1)
         return np.ascontiguousarray(turn(resized.to_ndarray(), display_matrix(frame)))

@@ -12,6 +12,7 @@ import soundfile
 import torch
 import torchaudio
 
+from mynah.utility.audio import files
 from mynah.utility.audio.files import UnreadableAudio, audio_info, find_audio, read_audio, trim_silence
 from mynah.utility.errors import UserError
 
@@ -222,3 +223,18 @@ def test_trimming_keeps_the_loud_middle():
     assert torch.equal(trimmed, wav[offset : offset + len(trimmed)])
     assert 8000 - 2048 <= offset <= 8000
     assert 24000 <= offset + len(trimmed) <= 24000 + 2048
+
+
+def test_a_resamplers_filter_is_computed_once(tmp_path):
+    for name in "abc":
+        soundfile.write(tmp_path / f"{name}.wav", noise(0.1, 22050, 1), 22050)
+    files._resampler.cache_clear()
+    for name in "abc":
+        read_audio(tmp_path / f"{name}.wav")
+    assert files._resampler.cache_info().misses == 1
+
+
+def test_a_pipe_is_no_audio_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(UnreadableAudio, match="not a regular file"):
+        read_audio(tmp_path / "pipe.wav")

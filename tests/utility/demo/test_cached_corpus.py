@@ -1,5 +1,9 @@
 """Corpora made by Mynah are whole or not there, made once, and made again in another version."""
 
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,7 +35,23 @@ def test_an_interrupted_making_leaves_nothing_under_the_name(own_cache):
     assert (cached_corpus("Some", "1", "nothing", write_one_file) / "made.txt").is_file()
 
 
-def test_of_two_processes_at_once_the_slower_takes_the_faster_ones_corpus(own_cache):
+def test_of_two_at_once_the_second_waits_and_takes_the_corpus_of_the_first(own_cache):
+    calls = []
+
+    def slow(folder: Path) -> None:
+        calls.append(folder)
+        time.sleep(0.3)
+        write_one_file(folder)
+
+    with ThreadPoolExecutor(2) as pool:
+        places = list(pool.map(lambda _: cached_corpus("Some", "1", "nothing", slow), range(2)))
+    assert len(calls) == 1 and places[0] == places[1]
+    assert [path.name for path in places[0].parent.iterdir()] == ["Some"]
+
+
+def test_without_locks_the_slower_takes_the_faster_ones_corpus(own_cache, monkeypatch):
+    monkeypatch.setattr("mynah.utility.storage.fcntl", None)
+
     def slow(folder: Path) -> None:
         faster = cached_corpus("Some", "1", "nothing", write_one_file)
         (faster / "faster.txt").touch()
@@ -39,4 +59,14 @@ def test_of_two_processes_at_once_the_slower_takes_the_faster_ones_corpus(own_ca
 
     place = cached_corpus("Some", "1", "nothing", slow)
     assert (place / "faster.txt").is_file()
+    assert [path.name for path in place.parent.iterdir()] == ["Some"]
+
+
+def test_what_a_killed_process_has_left_is_removed_by_the_next(own_cache):
+    child = os.fork()
+    if not child:
+        cached_corpus("Some", "1", "nothing", lambda folder: os.kill(os.getpid(), signal.SIGKILL))
+    os.waitpid(child, 0)
+    assert len(list((own_cache / "demo" / "1").iterdir())) == 1
+    place = cached_corpus("Some", "1", "nothing", write_one_file)
     assert [path.name for path in place.parent.iterdir()] == ["Some"]
