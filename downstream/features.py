@@ -48,9 +48,9 @@ class UpstreamFeatures(nn.Module):
     """Signals -> the hidden states that the featurizer selects, by a frozen or a trained upstream.
 
     Frozen means: in `eval()`, without gradients, and from `plan` to `forget` with the states of signals that come
-    unchanged in every pass kept in memory, up to `cache_gib`. Which signals are kept depends on their names alone,
-    and those are run through the upstream one by one: so the features are the same to the last bit whenever a signal
-    was first met, and a resumed run sees what the uninterrupted one saw.
+    unchanged in every pass kept in memory, never more than `cache_gib`. Which signals may be kept depends on their
+    names alone, and those are run through the upstream one by one: so the features are the same to the last bit
+    whenever a signal was first met, and a resumed run sees what the uninterrupted one saw.
     """
 
     def __init__(self, upstream: nn.Module, featurizer: Featurizer, fine_tune: bool, cache_gib: float = 0.0):
@@ -60,6 +60,7 @@ class UpstreamFeatures(nn.Module):
         self.room = 0 if fine_tune else int(cache_gib * GIB)
         self.share_kept = 0.0
         self.kept: dict[str, States] = {}
+        self.bytes_kept = 0
 
     def plan(self, lengths: Iterable[int]) -> None:
         """Choose the share of the signals, of these numbers of samples or frames, whose states fit into the cache."""
@@ -72,6 +73,7 @@ class UpstreamFeatures(nn.Module):
         """Empty the cache and stop caching: inputs that are used only once need no cache."""
         self.share_kept = 0.0
         self.kept.clear()
+        self.bytes_kept = 0
 
     def train(self, mode: bool = True) -> "UpstreamFeatures":
         super().train(mode)
@@ -98,8 +100,10 @@ class UpstreamFeatures(nn.Module):
                 fresh.append(index)
                 continue
             if key not in self.kept:
-                self._keep(key, tuple(state[0] for state in self._run([signal])[0]))
-            rows[index] = tuple(state.to(device, non_blocking=True) for state in self.kept[key])
+                rows[index] = tuple(state[0] for state in self._run([signal])[0])
+                self._keep(key, rows[index])
+            else:
+                rows[index] = tuple(state.to(device, non_blocking=True) for state in self.kept[key])
         if fresh:
             states, lengths = self._run([signals[index] for index in fresh])
             for row, (index, length) in enumerate(zip(fresh, lengths.tolist(), strict=True)):
@@ -116,7 +120,10 @@ class UpstreamFeatures(nn.Module):
         return hash_fraction(key) < self.share_kept
 
     def _keep(self, key: str, states: States) -> None:
-        self.kept[key] = tuple(state.cpu() for state in states)
+        size = sum(state.nbytes for state in states)
+        if self.bytes_kept + size <= self.room:  # the share is an expectation; the room is a bound
+            self.kept[key] = tuple(state.cpu() for state in states)
+            self.bytes_kept += size
 
 
 def _chosen_layers(num_hidden_states: int, config: FeaturesConfig) -> list[int]:

@@ -21,6 +21,7 @@ from mynah.utility.audio.files import (
     trim_silence,
 )
 from mynah.utility.data.media_files import UnreadableMedia, printable
+from mynah.utility.errors import is_lack_of_memory
 from mynah.utility.experiments.folder import make_writable
 from mynah.utility.training.device import check_device
 from mynah.utility.video.files import find_videos, read_clip
@@ -61,7 +62,7 @@ def predict(options: TaskOptions, inputs: Sequence[str | Path], pictures: Path |
             except UnreadableMedia as error:
                 yield Prediction(path, error=error)
             except (MemoryError, RuntimeError) as error:
-                if not _is_lack_of_memory(error):
+                if not is_lack_of_memory(error):
                     raise
                 reason = "too little memory for it; lower inference.max_seconds, or set inference.window_seconds"
                 yield Prediction(path, error=UnreadableMedia(path, reason))
@@ -121,10 +122,6 @@ INPUTS: dict[str, InputKind] = {
     "speech": InputKind(find_audio, _read_speech),
     "video": InputKind(find_videos, _read_video),
 }
-
-
-def _is_lack_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _use_cuda(device: str) -> bool:

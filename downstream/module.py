@@ -32,6 +32,8 @@ BATCH_SIZES: dict[str, Callable[[Sequence[Tensor]], dict[str, float]]] = {
 class DownstreamModule(TrainingModule):
     """A task's model with its data, optimizer, validation and test."""
 
+    pins_batches = False  # signals are padded first
+
     def __init__(self, task: Task):
         super().__init__()
         self.task, self.config, self.seed = task.name, task.config, task.config.seed

@@ -31,8 +31,8 @@ class AcousticUpstream(SpeechUpstream):
         positions = model.positions
         self.samples_per_position, self.min_samples = positions.samples_per_position, positions.min_samples
 
-    def encode(self, wavs: Tensor, lengths: Tensor) -> tuple[Sequence[Tensor], Tensor]:
-        states, positions, _ = self.model(wavs, lengths)
+    def encode(self, wavs: Tensor, lengths: Tensor, num_hidden_states: int) -> tuple[Sequence[Tensor], Tensor]:
+        states, positions, _ = self.model(wavs, lengths, num_layers=num_hidden_states - 1)
         return states, positions
 
     def attentions(self, signals: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:

@@ -80,11 +80,11 @@ class SpeechUpstream(Upstream):
     modality = "speech"
 
     @abstractmethod
-    def encode(self, wavs: Tensor, lengths: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+    def encode(self, wavs: Tensor, lengths: Tensor, num_hidden_states: int) -> tuple[Sequence[Tensor], Tensor]:
         """wavs: (B, T) float32, zeros beyond lengths: (B,) int64 samples.
 
-        Returns the hidden states, each (B, N, D), and the (B,) int64 valid positions. What stands in the padded
-        positions is up to the subclass; `forward` zeroes it.
+        Returns the first `num_hidden_states` hidden states, each (B, N, D), and the (B,) int64 valid positions. What
+        stands in the padded positions is up to the subclass; `forward` zeroes it.
         """
 
     def count_positions(self, samples: int) -> int:
@@ -94,8 +94,8 @@ class SpeechUpstream(Upstream):
         """signals: 1-D float waveforms at 16 kHz in [-1, 1], of different lengths, on any device; see `Upstream`."""
         self._check(signals)
         wavs, lengths = pad_signals(signals, self.device)
-        states, positions = self.encode(wavs, lengths)
-        states = tuple(zero_padding(state, positions) for state in states[:num_hidden_states])
+        states, positions = self.encode(wavs, lengths, num_hidden_states or self.num_hidden_states)
+        states = tuple(zero_padding(state, positions) for state in states)
         return {"hidden_states": states, "last_hidden_state": states[-1], "lengths": positions}
 
     def _check(self, signals: Sequence[Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""The exception for mistakes that the user can correct."""
+"""The exception for mistakes that the user can correct, and what is recognized as one."""
 
 
 class UserError(Exception):
@@ -6,3 +6,13 @@ class UserError(Exception):
 
     The run scripts print the message without a traceback and exit with status 2.
     """
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether Python or torch could not allocate what was asked for, on the host or on the GPU."""
+    text = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and ("allocate memory" in text or "size calculation overflowed" in text))
+    )

@@ -129,7 +129,8 @@ class DownstreamExpert(interfaces.DownstreamExpert):
         names: list[str],
     ) -> Tensor:
         logits = self.logits(features, lengths)
-        return record_predictions(logits, torch.tensor(labels, device=logits.device), names, records)
+        targets = torch.tensor(labels, device=logits.device)
+        return record_predictions(logits, targets, names, None if split == "train" else records)
 
     def logits(self, features: Tensor, lengths: Tensor) -> Tensor:
         """features: (B, N, D), lengths: (B,) -> (B, number of labels)."""

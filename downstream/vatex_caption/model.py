@@ -22,7 +22,7 @@ class CaptionModelConfig(EncoderConfig):
     """Begin with the upstream's caption decoder and tokenizer, where it has been pretrained with one."""
     albert: str = ""
     """Otherwise: a folder with an official ALBERT or BERT to begin with, its tokenizer included; "" for neither."""
-    num_hidden_groups: int = Field(1, ge=1)
+    num_hidden_groups: int = Field(1, ge=1, le=10_000)
     """Distinct sets of weights; 1 is ALBERT."""
     hidden_size: int = Field(512, ge=1)
     """Width of a hidden state."""

@@ -93,7 +93,8 @@ class DownstreamExpert(interfaces.DownstreamExpert):
         names: list[str],
     ) -> Tensor:
         logits = self.model(features, lengths)
-        return record_predictions(logits, torch.tensor(labels, device=logits.device), names, records)
+        targets = torch.tensor(labels, device=logits.device)
+        return record_predictions(logits, targets, names, None if split == "train" else records)
 
     def log_records(self, split: str, records: dict[str, list]) -> dict[str, float]:
         return classification_metrics(records, len(self.speakers))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mynah import ROOT
-from mynah.utility.errors import UserError
+from mynah.utility.errors import UserError, is_lack_of_memory
 from mynah.utility.experiments.options import RunOptions
 
 log = logging.getLogger("mynah")
@@ -124,6 +124,13 @@ def run_command(run: Callable[[argparse.Namespace], int], arguments: argparse.Na
     except BrokenPipeError:  # the reader of the results has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python reports it at exit
         status = 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_lack_of_memory(error):
+            raise
+        reason = (str(error).strip() or "memory").splitlines()[0][:200]
+        advice = "take a smaller dataloader.batch_size or model, or shorter inputs"
+        print(f"error: too little memory ({reason}); {advice}", file=sys.stderr)
+        status = 2
     except OSError as error:
         if error.errno not in NOT_WRITABLE:
             raise

@@ -245,13 +245,17 @@ def test_what_is_kept_fits_the_room_and_depends_on_names_alone(signals, calls):
         return features
 
     forwards, backwards = kept_after(range(40)), kept_after(reversed(range(40)))
-    assert forwards.kept.keys() == backwards.kept.keys()
-    assert 0.25 * needed < size_of(forwards) < 0.75 * needed
-    for key, states in forwards.kept.items():
-        assert all(torch.equal(one, other) for one, other in zip(states, backwards.kept[key], strict=True))
+    chosen = {key for key in keys if forwards._is_kept(key)}
+    for features in (forwards, backwards):
+        assert features.kept.keys() <= chosen
+        assert 0.25 * needed < size_of(features) <= 0.5 * needed
+    for key in forwards.kept.keys() & backwards.kept.keys():
+        assert all(map(torch.equal, forwards.kept[key], backwards.kept[key]))
     calls.clear()
     again, _ = forwards(many, keys)
-    assert calls == [[len(signal) for signal, key in zip(many, keys, strict=True) if key not in forwards.kept]]
+    alone = [len(signal) for signal, key in zip(many, keys, strict=True) if key in chosen - forwards.kept.keys()]
+    together = [len(signal) for signal, key in zip(many, keys, strict=True) if key not in chosen]
+    assert calls == [*([length] for length in alone), together]
     torch.testing.assert_close(again, build(cache_gib=0.0)(many, keys)[0], atol=1e-5, rtol=0)
 
 
@@ -277,3 +281,37 @@ def test_features_kept_in_an_evaluation_can_be_trained_on(signals):
     output, _ = features(signals, KEYS)
     output.square().sum().backward()
     assert (features.featurizer.weights.grad != 0).all()
+
+
+def test_the_cache_never_holds_more_than_its_room():
+    features = build()
+    features.room, generator = 200_000, torch.Generator().manual_seed(3)
+    lengths = torch.randint(2000, 40000, (60,), generator=generator).tolist()
+    features.plan(lengths)
+    assert 0 < features.share_kept < 1
+    features.share_kept = 1.0  # an unlucky choice by names
+    for number, length in enumerate(lengths):
+        features([0.1 * torch.randn(length, generator=generator)], [str(number)])
+        held = sum(state.nbytes for states in features.kept.values() for state in states)
+        assert held == features.bytes_kept <= features.room
+    assert features.kept and len(features.kept) < len(lengths)
+
+
+def test_what_finds_no_room_has_the_features_of_what_does(signals):
+    roomy, full = build(), build()
+    full.room = 0
+    for features in (roomy, full):
+        features.share_kept = 1.0
+    assert torch.equal(roomy(signals, KEYS)[0], full(signals, KEYS)[0])
+    assert not full.kept
+
+
+@pytest.mark.parametrize("layer", [0, 1, 3])
+def test_layers_above_the_one_that_is_used_are_not_computed(signals, monkeypatch, layer):
+    passed = []
+    from mynah.utility.nn.encoder import TransformerLayer
+
+    forward = TransformerLayer.forward
+    monkeypatch.setattr(TransformerLayer, "forward", lambda self, *given: passed.append(1) or forward(self, *given))
+    build(layer=layer, cache_gib=0.0)(signals, [None] * 4)
+    assert len(passed) == layer

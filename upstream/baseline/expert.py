@@ -33,7 +33,7 @@ class UpstreamExpert(SpeechUpstream):
         # Kaldi's features have no tensors of their own; this one tells `device` where the module was moved.
         self.register_buffer("place", torch.empty(0), persistent=False)
 
-    def encode(self, wavs: Tensor, lengths: Tensor) -> tuple[tuple[Tensor], Tensor]:
+    def encode(self, wavs: Tensor, lengths: Tensor, num_hidden_states: int) -> tuple[tuple[Tensor], Tensor]:
         """wavs: (B, T) float32, lengths: (B,) -> ((B, F, hidden_size),), (B,) frames, in float32."""
         with torch.autocast(wavs.device.type, enabled=False):
             spectra, frames = self.front_end(wavs, lengths)

@@ -35,18 +35,24 @@ class AcousticModel(nn.Module):
         self.apply(lambda module: initialize_weights(module, shape.initializer_range))
 
     def forward(
-        self, wavs: Tensor, lengths: Tensor, return_attentions: bool = False
+        self, wavs: Tensor, lengths: Tensor, return_attentions: bool = False, num_layers: int | None = None
     ) -> tuple[tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]:
         """wavs: (B, T) float32 at 16 kHz, zeros beyond lengths: (B,) samples.
 
         Returns the hidden states H_0 (the embedded input) to H_L, each (B, N, D), the (B,) valid positions, and
-        the attention maps if asked for.
+        the attention maps if asked for. num_layers: pass the first ones only.
         """
         content = self.features.stacked(*self.features(wavs, lengths), self.config.features.input)
-        return self.encode(content, self.positions.count(lengths), return_attentions=return_attentions)
+        positions = self.positions.count(lengths)
+        return self.encode(content, positions, return_attentions=return_attentions, num_layers=num_layers)
 
     def encode(
-        self, content: Tensor, positions: Tensor, plan: MaskPlan | None = None, return_attentions: bool = False
+        self,
+        content: Tensor,
+        positions: Tensor,
+        plan: MaskPlan | None = None,
+        return_attentions: bool = False,
+        num_layers: int | None = None,
     ) -> tuple[tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]:
         """content: (B, N, S, bins) stacked input frames; positions: (B,). Returns what `forward` returns."""
         shown = content if plan is None else plan.show(content)
@@ -58,7 +64,7 @@ class AcousticModel(nn.Module):
         x = self.input_dropout(self.input_norm(x))
         valid = lengths_to_mask(positions, x.shape[1])
         whole = not torch.compiler.is_exporting() and bool(valid.all())  # a graph cannot ask its data
-        states, attentions = self.encoder(x, None if whole else valid, return_attentions)
+        states, attentions = self.encoder(x, None if whole else valid, return_attentions, num_layers=num_layers)
         return states, positions, attentions
 
     def predict(self, wavs: Tensor, lengths: Tensor, plan: MaskPlan) -> tuple[Any, Any]:

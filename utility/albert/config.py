@@ -23,7 +23,7 @@ class AlbertConfig(EncoderConfig):
 
     model_type: Annotated[str, one_of(MODEL_TYPES)] = "albert"
     """albert, or bert: num_hidden_groups = num_hidden_layers, inner_group_num = 1, embedding_size = hidden_size."""
-    num_hidden_layers: int = Field(12, ge=1)
+    num_hidden_layers: int = Field(12, ge=1, le=10_000)
     """Layers that a position passes through."""
     hidden_act: Annotated[str, one_of(ACTIVATIONS)] = "gelu_new"
     """gelu, gelu_new, relu or silu."""

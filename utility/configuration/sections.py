@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
+MAX_INTEGER = 2**63 - 1
 RULE = "rule"
 """The type of pydantic's error that carries what is wrong as it is to be shown."""
 
@@ -25,6 +26,14 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="after")
+    def _whole_numbers_are_of_64_bits(self: Own) -> Own:
+        large = [name for name, value in self if type(value) is int and abs(value) > MAX_INTEGER]
+        refuse(
+            f"{name}: expected a whole number of at most 64 bits, got {shown(getattr(self, name))}" for name in large
+        )
+        return self
 
     def replace(self: Own, **changes: Any) -> Own:
         """A copy with other values, checked. Raises pydantic's ValidationError, a ValueError."""

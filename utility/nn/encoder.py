@@ -28,11 +28,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class EncoderConfig(Section):
     """Shape of the encoder; the names are those of Hugging Face's BERT and ALBERT."""
 
-    num_hidden_layers: int = Field(6, ge=1)
+    num_hidden_layers: int = Field(6, ge=1, le=10_000)
     """Layers that a position passes through."""
-    num_hidden_groups: int = Field(1, ge=1)
+    num_hidden_groups: int = Field(1, ge=1, le=10_000)
     """Distinct sets of weights; layer i uses group i * num_hidden_groups // num_hidden_layers."""
-    inner_group_num: int = Field(1, ge=1)
+    inner_group_num: int = Field(1, ge=1, le=1000)
     """Layers inside a group, applied in turn each time that the group is."""
     hidden_size: int = Field(768, ge=1)
     """Width of a hidden state."""

@@ -191,7 +191,7 @@ def refuse_other_validation(config: Any, plain: dict[str, Any], source: Path) ->
 
     config: of the resumed run; plain: the one that the checkpoint `source` was written with.
     """
-    given, own = to_plain(config.datarc), plain["datarc"]
+    given, own = to_plain(config.datarc), plain.get("datarc", {})
     changed = [f"datarc.{key}={given[key]}" for key in SPLIT_KEYS if key in given and given[key] != own.get(key)]
     if changed:
         raise UserError(
@@ -206,7 +206,7 @@ def refuse_other_optimizer(config: Any, plain: dict[str, Any], source: Path) -> 
 
     config: of the resumed run; plain: the one that the checkpoint `source` was written with.
     """
-    given, own = to_plain(config.optimizer), plain["optimizer"]
+    given, own = to_plain(config.optimizer), plain.get("optimizer", {})
     if changed := [f"optimizer.{key}={value}" for key, value in given.items() if own.get(key) != value]:
         raise UserError(
             f"{', '.join(changed)}: a resumed run goes on with the optimizer that {source} holds; "

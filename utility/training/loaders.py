@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.data.media_files import printable
 from mynah.utility.errors import UserError
+from mynah.utility.training.allocator import give_back_freed_memory
 from mynah.utility.training.batching import EvaluationBatches, TrainingBatches
 from mynah.utility.training.config import LoaderConfig
 
@@ -96,8 +97,10 @@ def training_loader(
     seed: int,
     rank: int,
     world_size: int,
+    pin: bool = True,
 ) -> DataLoader:
-    """Batches `start` to `num_batches` of the run; lengths: samples of each item of the dataset."""
+    """Batches `start` to `num_batches` of the run; lengths: samples of each item of the dataset; pin: copy the
+    tensors of a batch into pinned memory where there is a GPU."""
     batches = TrainingBatches(
         lengths,
         config.batch_size,
@@ -108,14 +111,21 @@ def training_loader(
         rank=rank,
         world_size=world_size,
     )
-    return _loader(ReadableItems(dataset), batches, config, collate)
+    return _loader(ReadableItems(dataset), batches, config, collate, pin)
 
 
 def evaluation_loader(
-    dataset: Dataset, lengths: Sequence[int], config: LoaderConfig, collate: Collate, rank: int, world_size: int
+    dataset: Dataset,
+    lengths: Sequence[int],
+    config: LoaderConfig,
+    collate: Collate,
+    rank: int,
+    world_size: int,
+    pin: bool = True,
 ) -> DataLoader:
     """Every item once, whole or with the crop of pass 0, in the share of this process."""
-    return _loader(dataset, EvaluationBatches(lengths, config.eval_batch_size, rank, world_size), config, collate)
+    batches = EvaluationBatches(lengths, config.eval_batch_size, rank, world_size)
+    return _loader(dataset, batches, config, collate, pin)
 
 
 def bad_items(items: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -135,12 +145,17 @@ class UninterruptedLoader(DataLoader):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _loader(dataset: Dataset, batches: Any, config: LoaderConfig, collate: Collate) -> DataLoader:
+def _begin_worker(index: int) -> None:
+    give_back_freed_memory()  # a worker does not repeat the buffers of a training step
+
+
+def _loader(dataset: Dataset, batches: Any, config: LoaderConfig, collate: Collate, pin: bool) -> DataLoader:
     return UninterruptedLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=config.num_workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin and torch.cuda.is_available(),
+        worker_init_fn=_begin_worker,
         prefetch_factor=4 if config.num_workers else None,
     )

@@ -17,7 +17,7 @@ from mynah.utility.training.config import OptimizerConfig, SchedulerConfig
 from mynah.utility.training.loaders import BadFileLog, evaluation_loader, training_loader
 from mynah.utility.training.optimization import build_optimizer, build_schedule
 
-SCHEDULE_COUNTS = ("_step_count", "last_epoch")
+SCHEDULE_TYPES = {"_step_count": int, "last_epoch": int, "base_lrs": list}
 """In the state of every schedule of torch."""
 
 log = logging.getLogger("mynah")
@@ -34,6 +34,8 @@ class TrainingModule(LightningModule):
     seed: int
     bad_files: BadFileLog
     upstream_name: str
+    pins_batches = True
+    """Whether batches are tensors that go to the device as they are."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,8 +58,8 @@ class TrainingModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The count of bad files goes on. Raises UserError for a schedule that has no place to go on from."""
         for schedule in checkpoint.get("lr_schedulers", []):
-            counts = [schedule.get(key) if isinstance(schedule, dict) else None for key in SCHEDULE_COUNTS]
-            if any(type(count) is not int for count in counts):
+            own = schedule if isinstance(schedule, dict) else {}
+            if any(type(own.get(key)) is not kind for key, kind in SCHEDULE_TYPES.items()):
                 raise UserError(
                     "the checkpoint's state of the learning rate schedule is damaged; take an earlier one"
                 )
@@ -85,12 +87,13 @@ class TrainingModule(LightningModule):
             seed=self.seed,
             rank=self.global_rank,
             world_size=self.trainer.world_size,
+            pin=self.pins_batches,
         )
 
     def make_evaluation_loader(self, dataset: Dataset, lengths: Sequence[int], collate: Callable) -> DataLoader:
         """Every item of `dataset` once, shared among the processes."""
         ranks = self.global_rank, self.trainer.world_size
-        return evaluation_loader(dataset, lengths, self.config.dataloader, collate, *ranks)
+        return evaluation_loader(dataset, lengths, self.config.dataloader, collate, *ranks, pin=self.pins_batches)
 
     def on_train_start(self) -> None:
         self._position = self.first_batch

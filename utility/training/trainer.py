@@ -216,7 +216,8 @@ def fit(trainer: Trainer, module: LightningModule, experiment: Experiment, resum
 def _is_of_restoring(error: Exception) -> bool:
     """Whether it was raised while Lightning put a checkpoint's state in its place."""
     return any(
-        frame.filename.endswith("checkpoint_connector.py") and frame.name.startswith("restore")
+        frame.filename.endswith("checkpoint_connector.py")
+        and frame.name.startswith(("restore", "_restore", "resume"))
         for frame in traceback.extract_tb(error.__traceback__)
     )
 

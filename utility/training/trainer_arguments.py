@@ -97,8 +97,10 @@ def check_trainer(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _problems(arguments: dict[str, Any]) -> Iterable[str | None]:
     """What is wrong with the section: "key: what", a line each."""
-    for key in arguments:
-        if key in REFUSED:
+    for key, value in arguments.items():
+        if not isinstance(value, bool | int | float | str | list | dict | None):
+            yield f"{key}: {type(value).__name__} is no type of a configuration"
+        elif key in REFUSED:
             yield f"{key}: cannot be set; {REFUSED[key]}"
         elif key not in KNOWN:
             near = nearest(str(key), sorted(KNOWN))

@@ -125,3 +125,18 @@ def test_dropout_is_for_training():
     assert not torch.equal(embeddings(ids), embeddings(ids))
     model.eval()
     assert torch.equal(model(ids).pooler_output, model(ids).pooler_output)
+
+
+def test_a_mask_is_of_0_and_1_and_of_any_type_the_same():
+    torch.manual_seed(0)
+    model = AlbertModel(AlbertConfig(**SMALL)).eval()
+    ids, mask = torch.randint(0, 40, (2, 6)), torch.ones(2, 6, dtype=torch.bool)
+    mask[1, 4:] = False
+    kinds = (torch.bool, torch.int64, torch.uint8, torch.float32)
+    states = [model(ids, attention_mask=mask.to(kind)).hidden_states[-1] for kind in kinds]
+    for other in states[1:]:
+        assert torch.equal(states[0], other)
+    added = torch.zeros(2, 6).masked_fill(~mask, -1e4)
+    for wrong in (added, 2 * mask.long(), added.masked_fill(~mask, float("-inf"))):
+        with pytest.raises(ValueError, match=r"attention_mask: expected .* of bool, or of 0 and 1"):
+            model(ids, attention_mask=wrong)

@@ -4,6 +4,7 @@ import csv
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mynah.utility.evaluation.classification import (
     classification_metrics,
@@ -76,3 +77,28 @@ def test_table_of_predictions_survives_names_with_commas_and_accents(tmp_path):
     assert [row["predicted"] for row in rows] == ["ben", "anna"]
     assert [row["correct"] for row in rows] == ["True", "False"]
     assert float(rows[1]["probability"]) == pytest.approx(1 / (1 + 2.718281828**-4), abs=1e-4)
+
+
+class WaitsForTheDevice(TorchDispatchMode):
+    """Counts what makes the host wait for a GPU: values read, and shapes that depend on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = []
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        if operation.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "is_nonzero"):
+            self.waits.append(operation)
+        return operation(*arguments, **(options or {}))
+
+
+def test_a_training_step_records_nothing_and_waits_for_nothing():
+    logits, targets = torch.randn(4, 3, requires_grad=True), torch.tensor([0, 1, 2, 0])
+    records: dict[str, list] = {}
+    with WaitsForTheDevice() as mode:
+        loss = record_predictions(logits, targets, list("abcd"), None)
+        loss.backward()
+    assert mode.waits == []
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, targets))
+    record_predictions(logits.detach(), targets, list("abcd"), records)
+    assert len(records["predicted"]) == 4

@@ -16,6 +16,7 @@ from mynah.utility.training.loaders import (
     evaluation_loader,
     training_loader,
 )
+from mynah.utility.training.trainer import interruptions_reported
 
 
 class Items(Dataset):
@@ -125,3 +126,26 @@ def test_more_bad_files_than_allowed_are_an_error(tmp_path):
     bad_files.note([(f"{index}.wav", "empty") for index in range(5)])
     with pytest.raises(UserError, match=r"6 of 100 files could not be read.*max_bad_fraction=0.05"):
         bad_files.note([("6.wav", "empty")])
+
+
+def test_a_users_error_in_a_worker_arrives_without_the_workers_traceback(tmp_path):
+    class Broken(Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, key):
+            return {"signal": None, "name": "a.wav", "error": "damaged"}
+
+    loader = training_loader(
+        Broken(), [1] * 4, LoaderConfig(batch_size=2, num_workers=1), list,
+        num_batches=2, start=0, seed=0, rank=0, world_size=1,
+    )  # fmt: skip
+    with pytest.raises(UserError) as error, interruptions_reported(lambda: "continue"):
+        list(loader)
+    assert str(error.value) == "4 files in a row could not be read, the first a.wav: damaged"
+
+
+def test_signals_that_are_padded_later_are_not_pinned(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    loaders = [evaluation_loader([1, 2], [1, 1], LoaderConfig(), list, 0, 1, pin=pin) for pin in (True, False)]
+    assert [loader.pin_memory for loader in loaders] == [True, False]

@@ -61,3 +61,13 @@ def test_the_first_loss_that_is_not_finite_is_named_with_its_utterances(module):
     module.track_loss(torch.tensor(float("inf")), ["b.wav"])
     with pytest.raises(UserError, match=r"became inf at step 4.*a\.wav, b\.wav"):
         module.on_before_optimizer_step(None)
+
+
+def test_values_are_clipped_without_the_scale(module):
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    module._trainer.precision_plugin.scaler = scaler
+    optimizer = build_optimizer("sgd", [{"params": [module.weight], "lr": 1.0}], (0.0, 0.0), 1e-8)
+    optimizer._step_supports_amp_scaling = True  # as fused optimizers have it, which Lightning would not unscale
+    scaler.scale((module.weight * torch.tensor([0.3, 4.0, 0.0])).sum()).backward()
+    module.configure_gradient_clipping(optimizer, 0.5, "value")
+    torch.testing.assert_close(module.weight.grad, torch.tensor([0.3, 0.5, 0.0]))
