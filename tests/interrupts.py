@@ -2,8 +2,8 @@
 
     python tests/interrupts.py [--times N] [--seed S]
 
-Pretrains aalbert by its own recipe, but for a small model and few steps, once alone and once interrupted N times: as in
-a terminal, the signal goes to the whole process group. Both must end in the same weights, optimizer and metrics.
+Pretrains aalbert by its own recipe, but for a small model and few steps, once alone and once interrupted N times: as
+in a terminal, the signal goes to the whole process group. Both must end in the same weights, optimizer and metrics.
 """
 
 import argparse

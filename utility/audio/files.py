@@ -145,9 +145,10 @@ def _open(path: str | os.PathLike) -> soundfile.SoundFile:
     if not os.path.isfile(path):  # noqa: PTH113 (a pipe would be waited for); and a warm scan is little else
         raise UnreadableAudio(path, why_unopenable(Path(path)) or "not a regular file")
     try:
-        return soundfile.SoundFile(path)
+        return soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path)  # a name may be no UTF-8
     except (soundfile.LibsndfileError, OSError) as error:
-        reason = why_unopenable(Path(path)) or f"not readable as audio ({error})"
+        told = getattr(error, "error_string", error)  # without the name
+        reason = why_unopenable(Path(path)) or f"not readable as audio ({told})"
         raise UnreadableAudio(path, reason) from error
 
 

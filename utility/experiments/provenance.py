@@ -123,7 +123,8 @@ def current_commit() -> str | None:
 
 
 def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(CLONE), *arguments]
+    # Without optional locks: a run that is killed meanwhile must not leave one in the user's repository.
+    command = ["git", "--no-optional-locks", "-C", str(CLONE), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
 
 

@@ -238,3 +238,13 @@ def test_a_pipe_is_no_audio_and_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     with pytest.raises(UnreadableAudio, match="not a regular file"):
         read_audio(tmp_path / "pipe.wav")
+
+
+def test_a_name_that_is_not_utf8_is_a_name(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(0.1, 16000), 16000)
+    odd = tmp_path / os.fsdecode(b"na\xefve.wav")
+    try:
+        (tmp_path / "a.wav").rename(odd)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert len(read_audio(odd)) == audio_info(odd).samples == 1600
