@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,34 @@ def test_two_interruptions_end_at_once_with_the_saved_step(start, command, tmp_p
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in output, output
     assert re.search(r"(stopped at step \d+ of|the state of step|interrupted; step \d+ is saved)", output)
+
+
+def test_ctrl_c_held_down_is_answered_once_and_without_a_traceback(start, command, tmp_path):
+    process = start("run_pretrain.py", *command)
+    wait_for_checkpoint(process, tmp_path / "run")
+    for _ in range(30):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.005)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in output, output
+    assert f"-e {tmp_path / 'run'}" in output
+
+
+def test_a_folder_that_is_removed_or_moved_under_a_run_ends_it_in_one_line(start, command, tmp_path):
+    process = start("run_pretrain.py", *command, "dataloader.num_workers=0", "trainer.log_every_n_steps=1")
+    wait_for_checkpoint(process, tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2 and "Traceback" not in output, output
+    assert "moved or changed" in output or "could not be saved" in output
+
+
+def test_a_file_in_the_place_of_a_folder_is_one_line(pretrain, begun):
+    shutil.rmtree(begun / "tensorboard")
+    (begun / "tensorboard").touch()
+    with pytest.raises(UserError, match=r"tensorboard: File exists; was the experiment's folder moved or changed"):
+        pretrain("-e", str(begun), overrides=["trainer.max_steps=6"], data=False)
 
 
 def test_an_interruption_during_the_imports_is_one_line(script):

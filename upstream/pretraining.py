@@ -200,8 +200,7 @@ def _fit(experiment: Experiment, name: str, module: Any, trainer: Any, command: 
         "steps": trainer.global_step,
         "val_loss_at_start": module.first_val_loss,
         "val_loss": module.last_val_loss,
-        "best_step": best and best["step"],
-        "best_val_loss": best and best["score"],
+        **({"best_step": best["step"], "best_val_loss": best["score"]} if best else {}),
         "seconds": round(time.monotonic() - started, 1),
         "finished": finished,
     }

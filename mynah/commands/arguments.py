@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -119,6 +120,7 @@ def run_command(run: Callable[[argparse.Namespace], int], arguments: argparse.Na
         print(f"error: {error}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # what is left is Python's own end
         print("interrupted", file=sys.stderr)
         status = 130
     except BrokenPipeError:  # the reader of the results has closed the pipe, as `head` does

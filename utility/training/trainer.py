@@ -1,12 +1,15 @@
 """Lightning's Trainer, set up as every run of Mynah needs it."""
 
 import logging
+import os
 import re
 import signal
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -124,29 +127,59 @@ class ReportedInterruptError(KeyboardInterrupt):
 
 
 @contextmanager
-def interruptions_reported(message: Callable[[], str]) -> Iterator[None]:
+def interruptions_reported(message: Callable[[], str], folder: Path | None = None) -> Iterator[None]:
     """What ends the run from outside, in a line with this message, which says how to go on.
+
+    folder: the experiment's; a file of it that cannot be opened is the fault of who moved or changed it.
 
     Ctrl-C and, where no handler saves the state, a termination become KeyboardInterrupt after a warning. Of a worker
     or another process of the run that died UserError is raised; a UserError of a worker loses the worker's traceback.
     """
-    before = _interrupt_on_termination()
+    before, threading.excepthook = _interrupt_on_termination(), _report_but_disk_errors
     try:
         yield
     except ReportedInterruptError:
         raise
     except (SystemExit, KeyboardInterrupt) as interruption:  # Lightning turns the latter into the former
-        log.warning("%s", message())
+        with _further_interrupts_ignored():
+            log.warning("%s", message())
         raise ReportedInterruptError from interruption
     except UserError as error:
         raise UserError(re.sub(r"(?s)^Caught UserError in .*\n\S*UserError: ", "", str(error)).strip()) from error
+    except OSError as error:
+        path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+        if path is None or folder is None or not path.absolute().is_relative_to(folder.absolute()):
+            raise
+        raise UserError(
+            f"{path}: {error.strerror}; was the experiment's folder moved or changed? Put it back, then go on with -e"
+        ) from error
     except RuntimeError as error:
         if not (what := _what_died(error)):
             raise
         raise UserError(f"{what}. {message()}") from error
     finally:
+        threading.excepthook = threading.__excepthook__
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _report_but_disk_errors(failure: Any) -> None:
+    """For threads: tensorboard's writes its events, and raises what failed once more in the main one."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
+
+
+@contextmanager
+def _further_interrupts_ignored() -> Iterator[None]:
+    """Where a user holds Ctrl-C down, the first one is answered."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # a handler, which child processes do not inherit
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _interrupt_on_termination() -> dict[int, Any]:
@@ -189,7 +222,7 @@ def fit(trainer: Trainer, module: LightningModule, experiment: Experiment, resum
 
     If it was not, a warning says where the state is saved and which command continues the run.
     """
-    with interruptions_reported(lambda: how_to_continue(experiment, resume_command)):
+    with interruptions_reported(lambda: how_to_continue(experiment, resume_command), experiment.folder):
         try:
             trainer.fit(module, ckpt_path=experiment.resume_from, weights_only=True)
         except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
