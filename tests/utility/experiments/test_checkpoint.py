@@ -222,3 +222,12 @@ def test_weights_that_do_not_fit_are_named_and_not_loaded():
 def test_weights_are_selected_by_prefix(content):
     selected = select_weights(content["state_dict"], "model.")
     assert list(selected) == ["a.weight", "a.bias"]
+
+
+def test_a_failure_that_is_none_of_the_disk_is_not_called_one(tmp_path, monkeypatch):
+    def fail(content, file):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(RuntimeError, match="^something else$"):
+        save_atomically({"state_dict": {}}, tmp_path / "a.ckpt")

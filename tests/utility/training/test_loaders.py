@@ -149,3 +149,20 @@ def test_signals_that_are_padded_later_are_not_pinned(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     loaders = [evaluation_loader([1, 2], [1, 1], LoaderConfig(), list, 0, 1, pin=pin) for pin in (True, False)]
     assert [loader.pin_memory for loader in loaders] == [True, False]
+
+
+def test_bad_files_of_all_processes_count_together_and_all_of_them_give_up(tmp_path):
+    bad = BadFileLog(tmp_path / "skipped.txt", num_files=10, max_bad_fraction=0.2)
+    bad.note([("a.wav", "damaged")], lambda count: count + 1)  # another process has one more
+    with pytest.raises(UserError, match="3 of 10 files could not be read"):
+        bad.note([], lambda count: count + 2)
+
+
+def test_workers_do_not_inherit_the_allocator_of_the_training_process(monkeypatch):
+    asked = []
+    monkeypatch.setattr("mynah.utility.training.allocator._set", lambda *option: asked.append(option) or True)
+    loader = training_loader(
+        [{"signal": 1}], [1], LoaderConfig(batch_size=1), list, num_batches=1, start=0, seed=0, rank=0, world_size=1
+    )
+    loader.worker_init_fn(0)
+    assert asked == [(-4, 65536), (-1, 128 * 1024)]
