@@ -11,7 +11,7 @@ from mynah.utility.acoustic.model import AcousticModel
 
 
 class ObjectivePictures(Callback):
-    """Every so many optimizer steps, draws the first held-out utterance, to tensorboard and as PNG into the experiment's folder."""
+    """Draws the first held-out utterance every so many optimizer steps, to tensorboard and as PNG into the folder."""
 
     def __init__(self, every_n_steps: int):
         self.every_n_steps = every_n_steps

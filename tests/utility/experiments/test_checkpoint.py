@@ -229,5 +229,5 @@ def test_a_failure_that_is_none_of_the_disk_is_not_called_one(tmp_path, monkeypa
         raise RuntimeError("something else")
 
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(RuntimeError, match="^something else$"):
+    with pytest.raises(RuntimeError, match=r"^something else$"):
         save_atomically({"state_dict": {}}, tmp_path / "a.ckpt")
