@@ -33,14 +33,29 @@ class SplitEvaluation:
         if not self.records:
             raise UserError(f"nothing of the {self.split} split could be read; see {self.skipped_files}")
         metrics = on_first_process(trainer, lambda: self.expert.log_records(self.split, self.records))
+        self._check_monitor_of(metrics)
+        if not math.isfinite(metrics[self.expert.monitor]):
+            log.warning("%s of the %s split is not finite", self.expert.monitor, self.split)
+        return metrics
+
+    def check_monitor(self) -> None:
+        """Raise UserError where the metrics of the records so far lack the monitor; silent where they have none."""
+        logging.disable(logging.WARNING)  # what is said of metrics of two items says nothing
+        try:
+            metrics = self.expert.log_records(self.split, self.records)
+        except Exception as error:  # two items may be too few for a metric
+            log.debug("the metrics of the first items: %s", error)
+            return
+        finally:
+            logging.disable(logging.NOTSET)
+        self._check_monitor_of(metrics)
+
+    def _check_monitor_of(self, metrics: dict[str, float]) -> None:
         if self.expert.monitor not in metrics:
             raise UserError(
                 f"{type(self.expert).__module__}: its monitor is '{self.expert.monitor}', but log_records returned "
                 f"only {', '.join(metrics) or 'nothing'}; name one of these (downstream/README.md)"
             )
-        if not math.isfinite(metrics[self.expert.monitor]):
-            log.warning("%s of the %s split is not finite", self.expert.monitor, self.split)
-        return metrics
 
     def write_report(self, metrics: dict[str, float], folder: Path) -> None:
         """metrics.json and the expert's own report, in `folder`."""

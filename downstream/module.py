@@ -1,5 +1,6 @@
 """Training and testing of a task, as a LightningModule."""
 
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
@@ -15,7 +16,7 @@ from mynah.downstream.evaluation import SplitEvaluation
 from mynah.downstream.interfaces import SPLITS
 from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.configuration.load import to_plain
-from mynah.utility.errors import UserError
+from mynah.utility.errors import UserError, is_lack_of_memory
 from mynah.utility.experiments.checkpoint import METADATA, make_metadata
 from mynah.utility.training.identity import dataset_fingerprint
 from mynah.utility.training.loaders import BadFileLog, bad_items
@@ -74,16 +75,33 @@ class DownstreamModule(TrainingModule):
 
     @torch.no_grad()
     def _try_expert(self) -> None:
-        """Run two items of dev through the task, so that what breaks its contract shows before training."""
+        """Run two items of dev through the task, so that what breaks its contract shows before training.
+
+        Raises UserError. What fails in `log_records` alone is left to the first validation: two items may be too few.
+        """
         dataset = self.expert.get_dataset("dev")
         items = [dataset[(0, index)] for index in range(min(2, len(dataset)))]
         batch = self._collate(items)
         if not batch["names"]:
             return
+        evaluation = SplitEvaluation(self.expert, "dev", self.bad_files.path)
         with torch.random.fork_rng():
             self.eval()
-            self._loss("dev", {**batch, "keys": [None] * len(batch["names"])}, {})
+            try:
+                self._loss("dev", {**batch, "keys": [None] * len(batch["names"])}, evaluation.records)
+            except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
+                if is_lack_of_memory(error):
+                    raise
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                raise UserError(
+                    f"{type(self.expert).__module__}: forward failed on {len(batch['names'])} items of dev: "
+                    f"{type(error).__name__}: {error} ({place.filename}:{place.lineno}). It is given features "
+                    f"(B, N, {self.expert.upstream.feature_size}), lengths (B,), and lists of labels and names "
+                    "(downstream/README.md)"
+                ) from error
             self.train()
+        if self.trainer.world_size == 1:
+            evaluation.check_monitor()
 
     def on_fit_end(self) -> None:
         self.features.forget()  # the test reads every signal once

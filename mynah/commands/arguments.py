@@ -9,12 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from mynah import ROOT
-from mynah.utility.errors import UserError, is_lack_of_memory
+from mynah.utility.errors import UserError, ignore_threads, is_lack_of_memory
 from mynah.utility.experiments.options import RunOptions
 
 log = logging.getLogger("mynah")
@@ -121,6 +122,7 @@ def run_command(run: Callable[[argparse.Namespace], int], arguments: argparse.Na
         status = 2
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # what is left is Python's own end
+        sys.excepthook, threading.excepthook = ignore_threads, lambda *_: None
         print("interrupted", file=sys.stderr)
         status = 130
     except BrokenPipeError:  # the reader of the results has closed the pipe, as `head` does

@@ -102,6 +102,12 @@ def run(tmp_path, corpus, request):
             "pass",
             r"records of unequal lengths \(.*loss 3.*an item",
         ),
+        (
+            "features @ torch.ones(3)",
+            "pass",
+            r"forward failed on 2 items of dev: RuntimeError: .*expert\.py",
+        ),
+        ("labels['x']", "pass", "forward failed on 2 items of dev: TypeError"),
     ],
 )
 def test_a_forward_that_breaks_its_contract_is_told_before_training(run, tmp_path, forward, more, said):
@@ -110,9 +116,10 @@ def test_a_forward_that_breaks_its_contract_is_told_before_training(run, tmp_pat
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_a_monitor_that_is_no_metric_is_told(run):
+def test_a_monitor_that_is_no_metric_is_told(run, tmp_path):
     with pytest.raises(UserError, match="its monitor is 'acuracy', but log_records returned only accuracy, top5"):
         run(more="monitor = 'acuracy'")
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 def test_a_task_logs_the_parts_of_its_loss(run, tmp_path):

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import signal
+import sys
 import threading
 import traceback
 import warnings
@@ -19,7 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mynah.utility.configuration.load import to_plain
-from mynah.utility.errors import UserError
+from mynah.utility.errors import UserError, ignore_threads
 from mynah.utility.experiments.checkpoint import METADATA, load_checkpoint
 from mynah.utility.experiments.folder import Experiment
 from mynah.utility.training.callbacks import AtomicCheckpointIO, Progress, SaveStates, StopOnSignal, Throughput
@@ -135,14 +136,16 @@ def interruptions_reported(message: Callable[[], str], folder: Path | None = Non
     Ctrl-C and, where no handler saves the state, a termination become KeyboardInterrupt after a warning. Of a worker
     or another process of the run that died UserError is raised; a UserError of a worker loses the worker's traceback.
     """
-    before, threading.excepthook = _interrupt_on_termination(), _report_but_disk_errors
+    before, threading.excepthook = _interrupt_on_termination(), _report_but_broken_connections
+    sys.excepthook = ignore_threads
     try:
         yield
     except ReportedInterruptError:
         raise
     except (SystemExit, KeyboardInterrupt) as interruption:  # Lightning turns the latter into the former
-        with _further_interrupts_ignored():
-            log.warning("%s", message())
+        if not _was_reported(interruption):
+            with _further_interrupts_ignored():
+                log.warning("%s", message())
         raise ReportedInterruptError from interruption
     except UserError as error:
         raise UserError(re.sub(r"(?s)^Caught UserError in .*\n\S*UserError: ", "", str(error)).strip()) from error
@@ -158,12 +161,20 @@ def interruptions_reported(message: Callable[[], str], folder: Path | None = Non
             raise
         raise UserError(f"{what}. {message()}") from error
     finally:
-        threading.excepthook = threading.__excepthook__
+        threading.excepthook, sys.excepthook = threading.__excepthook__, sys.__excepthook__
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _report_but_disk_errors(failure: Any) -> None:
+def _was_reported(interruption: BaseException) -> bool:
+    """Whether it came while another one was on its way out."""
+    error: BaseException | None = interruption
+    while error is not None and not isinstance(error, ReportedInterruptError):
+        error = error.__context__
+    return error is not None
+
+
+def _report_but_broken_connections(failure: Any) -> None:
     """For threads: tensorboard's writes its events, and raises what failed once more in the main one."""
     if not isinstance(failure.exc_value, OSError):
         threading.__excepthook__(failure)

@@ -67,6 +67,11 @@ COUNTS = {
 
 
 MAX_PROCESSES = 100_000
+SWITCHES = (
+    *("enable_progress_bar", "deterministic", "benchmark", "inference_mode", "detect_anomaly", "barebones"),
+    *("sync_batchnorm", "enable_autolog_hparams"),
+)
+DURATION = r"\d{1,6}:\d\d:\d\d:\d\d"
 
 
 def _is_number(value: Any) -> bool:
@@ -110,13 +115,26 @@ def _problems(arguments: dict[str, Any]) -> Iterable[str | None]:
         value = arguments.get(key)
         if key in arguments and not (type(value) is int and 1 <= value <= MAX_COUNT):
             yield f"{key}: must be a positive number of {unit}, at most {MAX_COUNT}, got {value!r}"
+    for key in SWITCHES:
+        value = arguments.get(key)
+        if not isinstance(value, bool | None) and not (key == "deterministic" and value == "warn"):
+            yield f"{key}: must be true or false, got {value!r}"
+    least = arguments.get("min_steps")
+    if least is not None and not (type(least) is int and 1 <= least <= MAX_COUNT):
+        yield f"min_steps: must be a positive number of optimizer steps, at most {MAX_COUNT}, got {least!r}"
+    longest = arguments.get("max_time")
+    if longest is not None and not isinstance(longest, dict) and not re.fullmatch(DURATION, str(longest)):
+        yield f"max_time: must be DAYS:HOURS:MINUTES:SECONDS in quotes, such as '00:12:00:00', got {longest!r}"
+    if arguments.get("gradient_clip_algorithm") not in (None, "norm", "value"):
+        yield f"gradient_clip_algorithm: must be norm or value, got {arguments['gradient_clip_algorithm']!r}"
     clip = arguments.get("gradient_clip_val")
     if clip is not None and (not _is_number(clip) or clip <= 0):
         yield f"gradient_clip_val: must be a number above 0, or null for no clipping, got {clip!r}"
     for key in ("limit_val_batches", "limit_test_batches", "limit_predict_batches"):
         limit = arguments.get(key)
-        if limit is not None and (not _is_number(limit) or limit <= 0 or (isinstance(limit, float) and limit > 1)):
-            yield f"{key}: must be a number of batches from 1 on, or a share above 0 and up to 1.0, got {limit!r}"
+        most = 1 if isinstance(limit, float) else MAX_COUNT
+        if limit is not None and not (_is_number(limit) and 0 < limit <= most):
+            yield f"{key}: must be a number of batches from 1 to {MAX_COUNT}, or a share up to 1.0, got {limit!r}"
     nodes = arguments.get("num_nodes", 1)
     if not isinstance(nodes, int) or isinstance(nodes, bool) or not 1 <= nodes <= MAX_PROCESSES:
         yield f"num_nodes: must be a number from 1 to {MAX_PROCESSES}, got {nodes!r}"

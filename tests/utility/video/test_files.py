@@ -478,3 +478,17 @@ def test_a_folder_without_videos_is_the_users_to_mend(tmp_path, make):
     make(tmp_path / "x")
     with pytest.raises(UserError, match=r"folder not found|not a folder|no videos below"):
         find_videos(tmp_path / "x")
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 2000), (2000, 40)])
+def test_frames_that_are_far_longer_than_wide_are_refused(tmp_path, height, width):
+    write_clip(tmp_path / "a.avi", np.zeros((3, height, width, 3), dtype=np.uint8), 3, codec="ffv1")
+    with pytest.raises(UnreadableVideo, match=f"{width} x {height} pixels; one side is over 32 times the other"):
+        read_clip(tmp_path / "a.avi", 2, 32)
+
+
+def test_frames_that_are_too_large_are_refused_before_they_are_decoded(tmp_path, decoded):
+    write_clip(tmp_path / "a.avi", np.zeros((3, 40, 60, 3), dtype=np.uint8), 3, codec="mpeg4")
+    with pytest.raises(UnreadableVideo, match=r"60 x 40 pixels; at most 0\.002 million are read"):
+        read_clip(tmp_path / "a.avi", 2, 32, max_pixels=2000)
+    assert decoded == []
