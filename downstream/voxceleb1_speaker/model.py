@@ -6,14 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mynah.utility.configuration.sections import Section, one_of
-from mynah.utility.nn.pooling import AttentivePooling, AttentiveStatisticsPooling, MeanPooling, StatisticsPooling
-
-POOLINGS = {
-    "mean": MeanPooling,
-    "attentive": AttentivePooling,
-    "statistics": StatisticsPooling,
-    "attentive_statistics": AttentiveStatisticsPooling,
-}
+from mynah.utility.nn.pooling import POOLINGS
 
 
 class SpeakerModelConfig(Section):

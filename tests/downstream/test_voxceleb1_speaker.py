@@ -311,3 +311,9 @@ def test_without_data_the_demo_corpus_is_used(demo_cache):
     listed = read_split_list(Path(config.datarc.file_path) / "iden_split.txt")
     assert {split: len(expert.get_dataset(split)) for split in SPLITS} == Counter(listed.values())
     assert len(expert.speakers) >= 10
+
+
+def test_superbs_recipe_is_read():
+    config = load_config(DownstreamExpert.Config, files=[CONFIG.with_name("superb.yaml")])
+    assert config.dataloader.batch_size * config.trainer["accumulate_grad_batches"] == 32
+    assert (config.optimizer.lr, config.trainer["max_steps"], config.model.projector_size) == (1e-4, 200_000, 256)

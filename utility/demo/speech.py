@@ -5,6 +5,8 @@ utterance has a pitch, pace, tone, loudness and noise of its own, so that tellin
 """
 
 import csv
+import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +18,7 @@ import torch
 import torchaudio
 
 from mynah.utility.audio.files import SAMPLE_RATE
+from mynah.utility.data.splits import name_percentage
 from mynah.utility.demo.cached_corpus import cached_corpus
 from mynah.utility.demo.espeak import Espeak, VoiceSettings
 from mynah.utility.demo.sentences import demo_sentences
@@ -29,6 +32,14 @@ TONE_DB = 6.0  # a recording's tone: this much up or down, drawn at every kHz
 PRETRAIN_NOISE_DB = (30.0, 45.0)  # its noise: this far below the speech; noise cannot be reconstructed
 PROBE_NOISE_DB = (8.0, 28.0)
 # With these values logistic regression on the mean log mel spectrum names about 2 in 3 probe speakers right.
+
+COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go", "bed", "tree")
+"""The ten words of Speech Commands that are to be told apart, and two others."""
+TAKES = 2
+EMOTIONS = {"01": (1.0, 0, (35, 65)), "03": (1.2, 14, (80, 99)), "04": (0.75, -14, (0, 15))}
+"""RAVDESS's code -> pace, pitch and range of pitch: neutral, happy, sad."""
+TAKES_OF_EMOTION = 8
+COMMAND_SECONDS = 1.0
 
 PRETRAIN_UTTERANCES = 13
 PROBE_UTTERANCES = {"train": 10, "dev": 2, "test": 5}
@@ -75,6 +86,19 @@ def demo_labels() -> Path:
     return demo_voxceleb1() / "gender.csv"
 
 
+def demo_speech_commands() -> Path:
+    """The `SpeechCommands` folder: WORD/SPEAKER_nohash_N.wav of twelve words and 16 speakers, and two noises.
+
+    Speakers are named such that Speech Commands' rule puts ten of them in train, three in dev and three in test.
+    """
+    return cached_corpus("SpeechCommands", DEMO_VERSION, SPOKEN, _write_speech_commands)
+
+
+def demo_emotions() -> Path:
+    """A folder in RAVDESS's layout: ten actors, neutral, happy (fast, high, lively) and sad (slow, low, flat)."""
+    return cached_corpus("RAVDESS", DEMO_VERSION, SPOKEN, _write_emotions)
+
+
 def demo_speakers(timbres: Sequence[tuple[str, str]], relatives: int) -> list[Speaker]:
     """`relatives` speakers a timbre, alike but for some pitch, pace and vocal tract length."""
     speakers = []
@@ -117,6 +141,41 @@ def _write_voxceleb1(folder: Path) -> None:
                 table.writerow([f"wav/{path}", speaker.gender, split])
 
 
+def _write_speech_commands(folder: Path) -> None:
+    studio = _Studio(seed=3, noise_db=PROBE_NOISE_DB)
+    speakers = demo_speakers(PROBE_TIMBRES, relatives=4)
+    with studio.espeak:
+        for number, speaker in enumerate(speakers):
+            low, high = ((20, 101), (20, 101), (20, 101), (0, 10) if number % 8 == 3 else (10, 20))[number % 4]
+            candidates = (f"{number:02d}{extra:04x}" for extra in itertools.count())
+            name = next(each for each in candidates if low <= name_percentage(each) < high)
+            for word in COMMANDS:
+                for take in range(TAKES):
+                    studio.record(word, speaker, folder / word / f"{name}_nohash_{take}.wav", COMMAND_SECONDS)
+    draw = np.random.default_rng(4)
+    (folder / "_background_noise_").mkdir()
+    for name, smoothing in (("hiss", 1), ("hum", 40)):
+        noise = np.convolve(draw.standard_normal(20 * SAMPLE_RATE), np.ones(smoothing) / smoothing, mode="same")
+        noise = 0.05 * noise / noise.std()
+        soundfile.write(folder / "_background_noise_" / f"{name}.wav", noise, SAMPLE_RATE, subtype="PCM_16")
+
+
+def _write_emotions(folder: Path) -> None:
+    studio = _Studio(seed=5, noise_db=PROBE_NOISE_DB)
+    speakers = demo_speakers(PROBE_TIMBRES, relatives=3)[:10]
+    sentences = iter(demo_sentences(len(speakers) * len(EMOTIONS) * TAKES_OF_EMOTION, seed=5))
+    with studio.espeak:
+        for actor, speaker in enumerate(speakers, start=1):
+            for code, (pace, pitch, liveliness) in EMOTIONS.items():
+                manner = dataclasses.replace(
+                    speaker, words_per_minute=round(speaker.words_per_minute * pace), pitch=speaker.pitch + pitch
+                )
+                for take in range(1, TAKES_OF_EMOTION + 1):
+                    name = f"03-01-{code}-01-{take:02d}-01-{actor:02d}.wav"
+                    path = folder / f"Actor_{actor:02d}" / name
+                    studio.record(next(sentences), manner, path, pitch_range=liveliness)
+
+
 def _voxceleb1_names(speaker: str) -> Iterator[tuple[str, str]]:
     video = 0
     for split, count in PROBE_UTTERANCES.items():
@@ -132,17 +191,24 @@ class _Studio:
         self.espeak, self.noise_db = Espeak(), noise_db
         self._draw = np.random.default_rng(seed)
 
-    def record(self, sentence: str, speaker: Speaker, path: Path) -> None:
+    def record(
+        self,
+        sentence: str,
+        speaker: Speaker,
+        path: Path,
+        longest: float = LONGEST_SECONDS,
+        pitch_range: tuple[int, int] = (35, 65),
+    ) -> None:
         draw = self._draw
         manner = VoiceSettings(
             voice=f"{speaker.accent}+{speaker.timbre}",
             words_per_minute=round(speaker.words_per_minute * draw.uniform(0.93, 1.1)),
             pitch=round(speaker.pitch + draw.uniform(-6, 6)),
-            pitch_range=round(draw.uniform(35, 65)),
+            pitch_range=round(draw.uniform(*pitch_range)),
         )
         formant_scale = speaker.formant_scale * draw.choice((0.99, 1.0, 1.01))
         wav = _resample(self.espeak.speak(sentence, manner), self.espeak.sample_rate * formant_scale)
-        wav = _through_a_channel(wav[: int(LONGEST_SECONDS * SAMPLE_RATE)], draw, self.noise_db)
+        wav = _through_a_channel(wav[: int(longest * SAMPLE_RATE)], draw, self.noise_db)
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, wav, SAMPLE_RATE, subtype="PCM_16")
 

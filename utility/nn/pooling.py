@@ -63,6 +63,15 @@ class AttentiveStatisticsPooling(nn.Module):
         return _mean_and_deviation(x, weights)
 
 
+POOLINGS = {
+    "mean": MeanPooling,
+    "attentive": AttentivePooling,
+    "statistics": StatisticsPooling,
+    "attentive_statistics": AttentiveStatisticsPooling,
+}
+"""By the names of configurations."""
+
+
 class Attention(nn.Module):
     """A weight a position: softmax over the valid ones of v . tanh(W x + b) (Okabe et al. 2018, eq. 3, 4)."""
 

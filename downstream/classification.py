@@ -1,0 +1,163 @@
+"""Tasks that give each utterance one label: everything but where the utterances and their labels come from."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mynah.downstream import interfaces
+from mynah.utility.audio.corpus import Utterance
+from mynah.utility.audio.labelled import LabelledSpeechDataset
+from mynah.utility.configuration.sections import Section, one_of
+from mynah.utility.errors import UserError
+from mynah.utility.evaluation.classification import (
+    classification_metrics,
+    likeliest,
+    record_predictions,
+    write_predictions,
+)
+from mynah.utility.evaluation.confusion import confusion_counts, draw_confusion
+from mynah.utility.nn.pooling import POOLINGS
+
+Labelled = tuple[Utterance, str]
+
+
+class ClassifierConfig(Section):
+    """The head of SUPERB's utterance tasks: linear, pooling over time, linear."""
+
+    projector_size: int = Field(256, gt=0)
+    """Width between the features and the pooling."""
+    pooling: Annotated[str, one_of(POOLINGS)] = "mean"
+    """mean, attentive, statistics or attentive_statistics."""
+
+
+class ClassificationConfig(interfaces.DownstreamConfig):
+    """The schema of such a task; a subclass adds its `datarc`."""
+
+    model: ClassifierConfig = Field(default_factory=ClassifierConfig)
+
+
+class Classifier(nn.Module):
+    """features: (B, N, feature_size), lengths: (B,) int64, at least 1 each -> logits (B, num_labels)."""
+
+    def __init__(self, feature_size: int, num_labels: int, config: ClassifierConfig):
+        super().__init__()
+        self.projector = nn.Linear(feature_size, config.projector_size)
+        self.pooling = POOLINGS[config.pooling](config.projector_size)
+        self.output = nn.Linear(self.pooling.out_size, num_labels)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        return self.output(self.pooling(self.projector(features), lengths))
+
+
+class ClassificationExpert(interfaces.DownstreamExpert):
+    """A subclass says what `read_corpus` finds, and may set what is below."""
+
+    Config = ClassificationConfig
+    monitor = "accuracy"
+    mode = "max"
+    column = "label"
+    """What a label is called in predictions.csv."""
+    crops_everything = False
+    """Whether dev and test are cropped as training is, at a fixed place; else they are read whole."""
+
+    def __init__(
+        self,
+        upstream: interfaces.UpstreamInfo,
+        config: Any,
+        state: dict[str, Any] | None = None,
+        folder: Path | None = None,
+    ):
+        super().__init__(upstream, config, state, folder)
+        self.labels = self.label_names(self.corpus) if state is None else list(state["labels"])
+        if len(self.labels) < 2:
+            found = ", ".join(self.labels) or "none"
+            raise UserError(f"{config.datarc.file_path}: at least two labels are needed to tell apart, found {found}")
+        self.model = Classifier(upstream.feature_size, len(self.labels), config.model)
+
+    @abstractmethod
+    def read_corpus(self) -> dict[str, list[Labelled]]:
+        """{split: [(utterance, label), ...]} of train, dev and test. Raises UserError."""
+
+    def label_names(self, corpus: dict[str, list[Labelled]]) -> list[str]:
+        """The classes, in the order of their indices: those of training, sorted, unless a subclass knows better."""
+        return sorted({label for _, label in corpus["train"]})
+
+    @cached_property
+    def corpus(self) -> dict[str, list[Labelled]]:
+        """What `read_corpus` finds, on first use, so that inference needs no data."""
+        return self.read_corpus()
+
+    def state(self) -> dict[str, Any]:
+        return {"labels": self.labels}
+
+    def get_dataset(self, split: str) -> LabelledSpeechDataset:
+        """Labels are indices into self.labels."""
+        items, where = self.corpus[split], self.config.datarc.file_path
+        if not items:
+            raise UserError(f"{where}: no file of the split '{split}' can be used; every split needs some")
+        indices = {label: index for index, label in enumerate(self.labels)}
+        if unknown := sorted({label for _, label in items} - set(indices)):
+            raise UserError(
+                f"{where}: the labels {', '.join(unknown[:5])} of the split '{split}' are none of the "
+                f"{len(self.labels)} that the task was trained with; correct them, or train anew"
+            )
+        cropped = split == "train" or self.crops_everything
+        return LabelledSpeechDataset(
+            [utterance for utterance, _ in items],
+            [indices[label] for _, label in items],
+            max_samples=self.config.datarc.max_timestep if cropped else None,
+            seed=self.config.seed,
+        )
+
+    def forward(
+        self,
+        split: str,
+        features: Tensor,
+        lengths: Tensor,
+        labels: list[int],
+        records: dict[str, list],
+        names: list[str],
+    ) -> Tensor:
+        logits = self.model(features, lengths)
+        targets = torch.tensor(labels, device=logits.device)
+        return record_predictions(logits, targets, names, None if split == "train" else records)
+
+    def log_records(self, split: str, records: dict[str, list]) -> dict[str, float]:
+        return classification_metrics(records, len(self.labels))
+
+    def write_report(self, split: str, records: dict[str, list], folder: Path) -> list[Path]:
+        """predictions.csv (name, label, predicted, probability, correct) and confusion.png."""
+        counts = confusion_counts(records["label"], records["predicted"], len(self.labels))
+        accuracy = self.log_records(split, records)["accuracy"]
+        title = f"{split}: {len(records['name'])} utterances, accuracy {100 * accuracy:.1f} %"
+        return [
+            write_predictions(folder / "predictions.csv", records, self.labels, column=self.column),
+            draw_confusion(counts, self.labels, folder / "confusion.png", title),
+        ]
+
+    def predict(self, features: Tensor, lengths: Tensor) -> list[dict[str, Any]]:
+        """The five likeliest, best first: {"labels": [{"label": str, "probability": p}, ...]}."""
+        guesses = likeliest(self.model(features, lengths), self.labels)
+        return [{"labels": [{"label": name, "probability": p} for name, p in each]} for each in guesses]
+
+    def format_prediction(self, result: dict[str, Any]) -> str:
+        return ", ".join(f"{each['label']} {100 * each['probability']:.1f} %" for each in result["labels"])
+
+
+def balanced(items: Sequence[Labelled]) -> list[Labelled]:
+    """The items, those of rarer labels repeated until every label has about as many as the most frequent one.
+
+    Each label is then as likely in a batch as with a sampler that weights by one over its count, but a pass still has
+    every item, and a repeated one has a crop of its own each time.
+    """
+    by_label: dict[str, list[Labelled]] = {}
+    for item in items:
+        by_label.setdefault(item[1], []).append(item)
+    most = max(map(len, by_label.values()), default=0)
+    return [item for own in by_label.values() for item in (own * -(-most // len(own)))[:most]]

@@ -1,0 +1,1 @@
+"""Emotion recognition on the public corpora of acted and spoken emotions."""
