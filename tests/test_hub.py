@@ -16,7 +16,18 @@ from mynah.utility.experiments.checkpoint import METADATA, make_metadata, save_a
 REPOSITORY = Path(__file__).parents[1]
 if not (REPOSITORY / "hubconf.py").is_file():
     pytest.skip("torch.hub loads a clone", allow_module_level=True)
-NAMES = ["aalbert", "fbank", "frame_timm", "linear", "mel", "mfcc", "mockingjay", "spectrogram", "vidswin_albert"]
+NAMES = [
+    "aalbert",
+    "fbank",
+    "frame_timm",
+    "hf_speech",
+    "linear",
+    "mel",
+    "mfcc",
+    "mockingjay",
+    "spectrogram",
+    "vidswin_albert",
+]
 TINY = {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
 
 TINY_VIDEO = {

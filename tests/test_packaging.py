@@ -28,7 +28,7 @@ def test_the_metadata_and_the_requirements_name_the_same():
     required = sorted(line for line in lines if line and not line.startswith("#"))
     extras = METADATA["project"]["optional-dependencies"]
     assert sorted([*METADATA["project"]["dependencies"], *extras["video"]]) == required
-    assert extras["all"] == ["mynah[video]"]
+    assert extras["all"] == ["mynah[video,hub]"]
     assert sorted(map(name_of, extras["video"])) == sorted({*EXTRAS["video"], "protobuf"})
 
 

@@ -51,8 +51,8 @@ def signals() -> list[Tensor]:
 
 
 def test_all_upstreams_of_the_repository_are_held_to_the_contract():
-    video = ["frame_timm", "vidswin_albert"]  # in test_video_contract.py
-    assert sorted(find_plugins("upstream")) == sorted([*NAMES, *video])
+    elsewhere = ["frame_timm", "vidswin_albert", "hf_speech"]  # in test_video_contract.py and test_hf_speech.py
+    assert sorted(find_plugins("upstream")) == sorted([*NAMES, *elsewhere])
 
 
 def test_outputs_have_the_shapes_promised(expert, signals):

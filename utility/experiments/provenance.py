@@ -49,8 +49,15 @@ def checkpoint_origin(source: str | Path | None) -> dict[str, str] | None:
         return None
     if not is_url(source) and not Path(source).expanduser().exists():
         return {"given": str(source)}
-    file = locate_checkpoint(source)
+    folder = Path(source).expanduser() if not is_url(source) else None
+    if folder is not None and (folder / "config.json").is_file():  # a model of Hugging Face
+        file = next((folder / name for name in HUB_WEIGHTS if (folder / name).is_file()), folder / "config.json")
+    else:
+        file = locate_checkpoint(source)
     return {"given": str(source), "file": str(file.absolute()), "sha256": file_digest(file)}
+
+
+HUB_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
 class RunRecord:

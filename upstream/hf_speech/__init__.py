@@ -1,0 +1,1 @@
+"""Speech encoders of Hugging Face as upstreams."""
