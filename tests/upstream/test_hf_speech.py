@@ -1,6 +1,7 @@
 """hf_speech against transformers itself, on tiny random models of each family."""
 
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -154,6 +155,12 @@ def test_mistakes_are_one_message(tmp_path):
     entry = import_plugin(find_plugins("upstream")["hf_speech"], "hubconf").hf_speech
     with pytest.raises(UserError, match="give a model's folder or its id in the hub"):
         entry()
+
+
+def test_without_transformers_a_line_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UserError, match=r"needs the package 'transformers'.*pip install 'mynah\[hub\]'"):
+        load(tmp_path)
 
 
 def test_a_task_is_trained_on_it_and_predicts_without_the_models_folder(tmp_path, corpus):

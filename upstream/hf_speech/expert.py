@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
-from transformers import logging as their_log
 
 from mynah.upstream.interfaces import SpeechUpstream
 from mynah.utility.configuration.sections import shown
@@ -48,8 +46,8 @@ class HuggingFaceSpeech(SpeechUpstream):
     def build_arguments(self) -> dict[str, Any]:
         extractor = self.encoder.extractor
         return {
-            "model": _plain(self.encoder.model.config.to_dict()),
-            "extractor": None if extractor is None else _plain(extractor.to_dict()),
+            "model_config": _plain(self.encoder.model.config.to_dict()),
+            "extractor_config": None if extractor is None else _plain(extractor.to_dict()),
             "random_weights": True,
         }
 
@@ -57,25 +55,26 @@ class HuggingFaceSpeech(SpeechUpstream):
 def load(
     ckpt: str | Path | None = None,
     config: str | Path | None = None,
-    model: dict[str, Any] | None = None,
-    extractor: dict[str, Any] | None = None,
+    model_config: dict[str, Any] | None = None,
+    extractor_config: dict[str, Any] | None = None,
     random_weights: bool = False,
 ) -> HuggingFaceSpeech:
     """The hub entry.
 
     ckpt: a model's folder, or its id in the hub such as facebook/hubert-base-ls960, which is downloaded once into
-    their cache. model, extractor: instead, the plain values of its config.json and preprocessor_config.json, with
-    random weights. Only safetensors and weights that torch loads without code are read; code in the model's folder
-    is never run. Raises UserError where there is no such model, or it is none of FAMILIES.
+    their cache. model_config, extractor_config: instead, the plain values of its config.json and
+    preprocessor_config.json, with random weights. Only safetensors and weights that torch loads without code are read;
+    code in the model's folder is never run.
+    Raises UserError where there is no such model, or it is none of FAMILIES.
     """
     if config is not None:
         raise UserError(f"{NAME}: its configuration is the model's own; leave -g and -t out")
-    if (ckpt is None) == (model is None):
+    if (ckpt is None) == (model_config is None):
         raise UserError(
             f"{NAME}: give a model's folder or its id in the hub with -k, such as facebook/hubert-base-ls960"
         )
     if ckpt is None:
-        return HuggingFaceSpeech(_build(model, extractor, random_weights))
+        return HuggingFaceSpeech(_build(model_config, extractor_config, random_weights))
     return HuggingFaceSpeech(_read(str(ckpt)))
 
 
@@ -84,15 +83,16 @@ def _read(source: str) -> SpeechEncoder:
     name = str(place) if place.is_dir() else source
     if place.is_file():
         raise UserError(f"{source}: a file; {NAME} takes the folder that holds config.json and the weights")
-    before = their_log.get_verbosity()
-    their_log.set_verbosity_error()
+    theirs = _transformers()
+    before = theirs.logging.get_verbosity()
+    theirs.logging.set_verbosity_error()
     try:
-        settings = AutoConfig.from_pretrained(name)
+        settings = theirs.AutoConfig.from_pretrained(name)
         _check_family(settings.model_type, source)
         for key, value in ALWAYS_OFF.items():
             if hasattr(settings, key):
                 setattr(settings, key, value)
-        model = AutoModel.from_pretrained(name, config=settings, dtype=torch.float32)
+        model = theirs.AutoModel.from_pretrained(name, config=settings, dtype=torch.float32)
         extractor = _read_extractor(name)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -101,7 +101,7 @@ def _read(source: str) -> SpeechEncoder:
             "config.json and the weights, or an id in the hub"
         ) from error
     finally:
-        their_log.set_verbosity(before)
+        theirs.logging.set_verbosity(before)
     encoder = _wrap(model, extractor)
     size = sum(weight.numel() for weight in encoder.parameters()) / 1e6
     log.info("%s: loaded %s (%s, %.2f M parameters)", NAME, source, settings.model_type, size)
@@ -112,10 +112,10 @@ def _read(source: str) -> SpeechEncoder:
 def _build(model: dict[str, Any], extractor: dict[str, Any] | None, random_weights: bool) -> SpeechEncoder:
     plain = copy.deepcopy(model)
     kind = plain.pop("model_type", None)
-    _check_family(kind, "model=")
+    _check_family(kind, "model_config=")
     try:
-        settings = AutoConfig.for_model(kind, **plain)
-        made = AutoModel.from_config(settings)
+        settings = _transformers().AutoConfig.for_model(kind, **plain)
+        made = _transformers().AutoModel.from_config(settings)
         built = None if extractor is None else _extractor_of(extractor)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{NAME}: no {kind} can be built from these values: {error}") from error
@@ -138,7 +138,7 @@ def _check_family(kind: Any, source: str) -> None:
 
 def _read_extractor(name: str) -> Any:
     try:
-        return AutoFeatureExtractor.from_pretrained(name)
+        return _transformers().AutoFeatureExtractor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{name}: its preprocessor_config.json cannot be read, which says whether waveforms are normalized: "
@@ -147,13 +147,23 @@ def _read_extractor(name: str) -> Any:
 
 
 def _extractor_of(plain: dict[str, Any]) -> Any:
-    import transformers
-
     kind = plain.get("feature_extractor_type")
-    found = getattr(transformers, str(kind), None)
+    found = getattr(_transformers(), str(kind), None)
     if not str(kind).endswith("FeatureExtractor") or found is None:
         raise ValueError(f"{shown(kind)} is no feature extractor")
     return found.from_dict(copy.deepcopy(plain))
+
+
+def _transformers() -> Any:
+    """The package, which takes seconds to import and is needed for this upstream alone."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError(
+            f"{NAME} needs the package 'transformers', which is not installed; install it (pip install transformers "
+            "or pip install 'mynah[hub]')"
+        ) from error
+    return transformers
 
 
 def _tell_of_licence(folder: Path) -> None:
