@@ -1,5 +1,6 @@
 """hf_speech against transformers itself, on tiny random models of each family."""
 
+import json
 import shutil
 import sys
 
@@ -155,6 +156,18 @@ def test_mistakes_are_one_message(tmp_path):
     entry = import_plugin(find_plugins("upstream")["hf_speech"], "hubconf").hf_speech
     with pytest.raises(UserError, match="give a model's folder or its id in the hub"):
         entry()
+
+
+def test_code_in_a_models_folder_is_not_run(tmp_path):
+    save(tmp_path, *WAVEFORM["hubert group"])
+    settings = json.loads((tmp_path / "config.json").read_text())
+    settings["auto_map"] = {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}
+    settings["model_type"] = "mine"
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(UserError, match="not a model of Hugging Face that can be read"):
+        load(tmp_path)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_without_transformers_a_line_says_what_to_install(tmp_path, monkeypatch):

@@ -63,8 +63,8 @@ def load(
 
     ckpt: a model's folder, or its id in the hub such as facebook/hubert-base-ls960, which is downloaded once into
     their cache. model_config, extractor_config: instead, the plain values of its config.json and
-    preprocessor_config.json, with random weights. Only safetensors and weights that torch loads without code are read;
-    code in the model's folder is never run.
+    preprocessor_config.json, with random weights. Only safetensors and weights that torch loads without code are
+    read; code in the model's folder is never run.
     Raises UserError where there is no such model, or it is none of FAMILIES.
     """
     if config is not None:
@@ -87,12 +87,12 @@ def _read(source: str) -> SpeechEncoder:
     before = theirs.logging.get_verbosity()
     theirs.logging.set_verbosity_error()
     try:
-        settings = theirs.AutoConfig.from_pretrained(name)
+        settings = theirs.AutoConfig.from_pretrained(name, trust_remote_code=False)
         _check_family(settings.model_type, source)
         for key, value in ALWAYS_OFF.items():
             if hasattr(settings, key):
                 setattr(settings, key, value)
-        model = theirs.AutoModel.from_pretrained(name, config=settings, dtype=torch.float32)
+        model = theirs.AutoModel.from_pretrained(name, config=settings, dtype=torch.float32, trust_remote_code=False)
         extractor = _read_extractor(name)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -138,7 +138,7 @@ def _check_family(kind: Any, source: str) -> None:
 
 def _read_extractor(name: str) -> Any:
     try:
-        return _transformers().AutoFeatureExtractor.from_pretrained(name)
+        return _transformers().AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{name}: its preprocessor_config.json cannot be read, which says whether waveforms are normalized: "
