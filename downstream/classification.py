@@ -61,8 +61,8 @@ class ClassificationExpert(interfaces.DownstreamExpert):
     Config = ClassificationConfig
     monitor = "accuracy"
     mode = "max"
-    column = "label"
-    """What a label is called in predictions.csv."""
+    name, names = "label", "labels"
+    """What a label and several are called: in predictions.csv, in results, and in a checkpoint's state."""
     crops_everything = False
     """Whether dev and test are cropped as training is, at a fixed place; else they are read whole."""
 
@@ -74,7 +74,7 @@ class ClassificationExpert(interfaces.DownstreamExpert):
         folder: Path | None = None,
     ):
         super().__init__(upstream, config, state, folder)
-        self.labels = self.label_names(self.corpus) if state is None else list(state["labels"])
+        self.labels = self.label_names(self.corpus) if state is None else list(state[self.names])
         if len(self.labels) < 2:
             found = ", ".join(self.labels) or "none"
             raise UserError(f"{config.datarc.file_path}: at least two labels are needed to tell apart, found {found}")
@@ -94,7 +94,7 @@ class ClassificationExpert(interfaces.DownstreamExpert):
         return self.read_corpus()
 
     def state(self) -> dict[str, Any]:
-        return {"labels": self.labels}
+        return {self.names: self.labels}
 
     def get_dataset(self, split: str) -> LabelledSpeechDataset:
         """Labels are indices into self.labels."""
@@ -132,22 +132,22 @@ class ClassificationExpert(interfaces.DownstreamExpert):
         return classification_metrics(records, len(self.labels))
 
     def write_report(self, split: str, records: dict[str, list], folder: Path) -> list[Path]:
-        """predictions.csv (name, label, predicted, probability, correct) and confusion.png."""
+        """predictions.csv (name, the label, predicted, probability, correct) and confusion.png."""
         counts = confusion_counts(records["label"], records["predicted"], len(self.labels))
         accuracy = self.log_records(split, records)["accuracy"]
         title = f"{split}: {len(records['name'])} utterances, accuracy {100 * accuracy:.1f} %"
         return [
-            write_predictions(folder / "predictions.csv", records, self.labels, column=self.column),
+            write_predictions(folder / "predictions.csv", records, self.labels, column=self.name),
             draw_confusion(counts, self.labels, folder / "confusion.png", title),
         ]
 
     def predict(self, features: Tensor, lengths: Tensor) -> list[dict[str, Any]]:
         """The five likeliest, best first: {"labels": [{"label": str, "probability": p}, ...]}."""
         guesses = likeliest(self.model(features, lengths), self.labels)
-        return [{"labels": [{"label": name, "probability": p} for name, p in each]} for each in guesses]
+        return [{self.names: [{self.name: label, "probability": p} for label, p in each]} for each in guesses]
 
     def format_prediction(self, result: dict[str, Any]) -> str:
-        return ", ".join(f"{each['label']} {100 * each['probability']:.1f} %" for each in result["labels"])
+        return ", ".join(f"{each[self.name]} {100 * each['probability']:.1f} %" for each in result[self.names])
 
 
 def balanced(items: Sequence[Labelled]) -> list[Labelled]:

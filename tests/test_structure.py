@@ -184,7 +184,7 @@ def test_every_package_says_in_two_lines_what_belongs_in_it():
         ("mynah.upstream.aalbert.expert", "from mynah.downstream.interfaces import DownstreamExpert"),
         ("mynah.downstream.example.expert", "from mynah.upstream.acoustic import AcousticUpstream"),
         ("mynah.downstream.example.expert", "from mynah.upstream.aalbert.model import AudioAlbert"),
-        ("mynah.downstream.example.expert", "from mynah.downstream.voxceleb1_speaker.model import SpeakerClassifier"),
+        ("mynah.downstream.example.expert", "from mynah.downstream.voxceleb1_speaker.dataset import read_corpus"),
         ("mynah.downstream.module", "from mynah.downstream.example.expert import DownstreamExpert"),
         ("mynah.downstream.training", "from run_downstream import run"),
         ("mynah.utility.training.trainer", "import hubconf"),

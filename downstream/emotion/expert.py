@@ -21,7 +21,7 @@ class DownstreamExpert(classification.ClassificationExpert):
     """A classifier of emotions."""
 
     Config = EmotionConfig
-    column = "emotion"
+    name, names = "emotion", "emotions"
 
     @classmethod
     def use_demo_data(cls, config: EmotionConfig) -> None:

@@ -18,7 +18,7 @@ class DownstreamExpert(classification.ClassificationExpert):
     """A classifier of words."""
 
     Config = CommandsConfig
-    column = "word"
+    name, names = "word", "words"
     crops_everything = True
 
     @classmethod

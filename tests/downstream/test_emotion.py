@@ -128,5 +128,5 @@ def test_the_demo_learns_how_voices_speak_that_it_has_not_heard(demo_cache, tmp_
     metrics = train(TaskOptions(root=tmp_path, name="em", upstream="fbank", downstream="emotion", overrides=fast))
     assert metrics["test"]["accuracy"] > 0.45 and metrics["test"]["unweighted_recall"] > 0.45  # by chance a third
     assert torch.load(tmp_path / "em" / "checkpoints" / "best.ckpt", weights_only=True)["mynah"]["task_state"] == {
-        "labels": ["happy", "neutral", "sad"]
+        "emotions": ["happy", "neutral", "sad"]
     }

@@ -137,8 +137,8 @@ def test_a_rebuilt_expert_needs_no_data(commands):
     assert rebuilt.predict(features, lengths) == expert.predict(features, lengths)
     padded = expert.predict(torch.cat([features, torch.randn(2, 4, 8)], 1), lengths)
     for one, other in zip(expert.predict(features, lengths), padded, strict=True):
-        for mine, theirs in zip(one["labels"], other["labels"], strict=True):
-            assert mine["label"] == theirs["label"]
+        for mine, theirs in zip(one["words"], other["words"], strict=True):
+            assert mine["word"] == theirs["word"]
             assert mine["probability"] == pytest.approx(theirs["probability"], abs=1e-6)
 
 
@@ -151,4 +151,4 @@ def test_the_demo_learns_words_of_voices_that_it_has_not_heard(demo_cache, tmp_p
     assert (tmp_path / "ks" / "test" / "confusion.png").is_file()
     [stop] = sorted((demo_cache / "demo").glob("*/SpeechCommands/stop"))
     [result] = predict(TaskOptions(resume=str(tmp_path / "ks")), [sorted(stop.iterdir())[0]])
-    assert result.result["labels"][0]["label"] == "stop"
+    assert result.result["words"][0]["word"] == "stop"

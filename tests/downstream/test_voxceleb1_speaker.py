@@ -12,6 +12,7 @@ import soundfile
 import torch
 
 from mynah import ROOT
+from mynah.downstream.classification import Classifier, ClassifierConfig
 from mynah.downstream.interfaces import SPLITS, UpstreamInfo
 from mynah.downstream.voxceleb1_speaker.dataset import (
     SpeakerDataConfig,
@@ -20,9 +21,9 @@ from mynah.downstream.voxceleb1_speaker.dataset import (
     split_by_speaker,
 )
 from mynah.downstream.voxceleb1_speaker.expert import DownstreamExpert
-from mynah.downstream.voxceleb1_speaker.model import POOLINGS, SpeakerClassifier
 from mynah.utility.configuration.load import load_config
 from mynah.utility.errors import UserError
+from mynah.utility.nn.pooling import POOLINGS
 
 CONFIG = ROOT / "downstream" / "voxceleb1_speaker" / "config.yaml"
 UPSTREAM = UpstreamInfo(name="none", modality="speech", feature_size=8, samples_per_position=160)
@@ -202,7 +203,7 @@ def test_items_are_random_crops_for_training_and_whole_utterances_otherwise(tmp_
     assert torch.equal(first["signal"], again["signal"]) and not torch.equal(first["signal"], other["signal"])
     for dataset in (train, dev):
         for item in (dataset[index] for index in range(len(dataset))):
-            assert expert.speakers[item["label"]] in Path(item["name"]).parts
+            assert expert.labels[item["label"]] in Path(item["name"]).parts
 
 
 def test_split_without_utterances_is_refused(tmp_path):
@@ -233,7 +234,7 @@ def test_predictions_are_the_five_likeliest_with_probabilities(tmp_path):
     expected = expert.model(features, lengths).softmax(-1)
     for row, result in enumerate(json.loads(json.dumps(expert.predict(features, lengths)))):
         guesses = [(each["speaker"], each["probability"]) for each in result["speakers"]]
-        ranked = sorted(zip(expert.speakers, expected[row].tolist(), strict=True), key=lambda pair: -pair[1])[:5]
+        ranked = sorted(zip(expert.labels, expected[row].tolist(), strict=True), key=lambda pair: -pair[1])[:5]
         assert [name for name, _ in guesses] == [name for name, _ in ranked]
         assert [value for _, value in guesses] == pytest.approx([value for _, value in ranked])
         line = expert.format_prediction(result)
@@ -243,7 +244,7 @@ def test_predictions_are_the_five_likeliest_with_probabilities(tmp_path):
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_logits_do_not_depend_on_padding(pooling):
     torch.manual_seed(0)
-    model = SpeakerClassifier(feature_size=8, num_speakers=4, projector_size=16, pooling=pooling)
+    model = Classifier(8, 4, ClassifierConfig(projector_size=16, pooling=pooling))
     features, lengths = torch.randn(3, 7, 8), torch.tensor([7, 1, 4])
     padded = torch.full((3, 12, 8), float("nan"))
     for row, length in enumerate(lengths.tolist()):
@@ -287,7 +288,7 @@ def test_report_is_a_table_and_a_picture(tmp_path):
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["name", "speaker", "predicted", "probability", "correct"]
     assert [row["name"] for row in rows] == names
-    assert [row["speaker"] for row in rows] == [expert.speakers[label] for label in labels]
+    assert [row["speaker"] for row in rows] == [expert.labels[label] for label in labels]
     right = [row["speaker"] == row["predicted"] for row in rows]
     assert [row["correct"] == "True" for row in rows] == right
     assert expert.log_records("test", records)["accuracy"] == pytest.approx(sum(right) / 6)
@@ -310,7 +311,7 @@ def test_without_data_the_demo_corpus_is_used(demo_cache):
     expert = DownstreamExpert(UPSTREAM, config)
     listed = read_split_list(Path(config.datarc.file_path) / "iden_split.txt")
     assert {split: len(expert.get_dataset(split)) for split in SPLITS} == Counter(listed.values())
-    assert len(expert.speakers) >= 10
+    assert len(expert.labels) >= 10
 
 
 def test_superbs_recipe_is_read():
