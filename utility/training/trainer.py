@@ -149,8 +149,12 @@ def interruptions_reported(message: Callable[[], str], folder: Path | None = Non
         raise ReportedInterruptError from interruption
     except UserError as error:
         raise UserError(re.sub(r"(?s)^Caught UserError in .*\n\S*UserError: ", "", str(error)).strip()) from error
-    except OSError as error:
-        path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+    except (OSError, EOFError) as error:
+        if _while_receiving_data(error):
+            raise UserError(f"a process that reads the data ended ({type(error).__name__}). {message()}") from error
+        path = (
+            Path(os.fsdecode(error.filename)) if isinstance(getattr(error, "filename", None), str | bytes) else None
+        )
         if path is None or folder is None or not path.absolute().is_relative_to(folder.absolute()):
             raise
         raise UserError(
@@ -164,6 +168,14 @@ def interruptions_reported(message: Callable[[], str], folder: Path | None = Non
         threading.excepthook, sys.excepthook = threading.__excepthook__, sys.__excepthook__
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _while_receiving_data(error: Exception) -> bool:
+    """Whether a worker died while it handed over a batch, by a socket that its parent then reads in vain."""
+    return any(
+        frame.name == "_try_get_data" and frame.filename.endswith("dataloader.py")
+        for frame in traceback.extract_tb(error.__traceback__)
+    )
 
 
 def _was_reported(interruption: BaseException) -> bool:
