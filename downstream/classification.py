@@ -63,6 +63,8 @@ class ClassificationExpert(interfaces.DownstreamExpert):
     mode = "max"
     name, names = "label", "labels"
     """What a label and several are called: in predictions.csv, in results, and in a checkpoint's state."""
+    split_hint = ""
+    """What a user should know where a split is empty."""
     crops_everything = False
     """Whether dev and test are cropped as training is, at a fixed place; else they are read whole."""
 
@@ -98,21 +100,24 @@ class ClassificationExpert(interfaces.DownstreamExpert):
 
     def get_dataset(self, split: str) -> LabelledSpeechDataset:
         """Labels are indices into self.labels."""
-        items, where = self.corpus[split], self.config.datarc.file_path
+        data, items = self.config.datarc, self.corpus[split]
         if not items:
-            raise UserError(f"{where}: no file of the split '{split}' can be used; every split needs some")
+            raise UserError(
+                f"{data.file_path} has no utterance for the split '{split}'; every split needs some{self.split_hint}"
+            )
         indices = {label: index for index, label in enumerate(self.labels)}
         if unknown := sorted({label for _, label in items} - set(indices)):
             raise UserError(
-                f"{where}: the labels {', '.join(unknown[:5])} of the split '{split}' are none of the "
-                f"{len(self.labels)} that the task was trained with; correct them, or train anew"
+                f"{data.file_path} has {len(unknown)} {self.names} that the checkpoint does not know, such as "
+                f"{', '.join(unknown[:3])}; give datarc.file_path the corpus that it was trained on"
             )
         cropped = split == "train" or self.crops_everything
         return LabelledSpeechDataset(
             [utterance for utterance, _ in items],
             [indices[label] for _, label in items],
-            max_samples=self.config.datarc.max_timestep if cropped else None,
+            max_samples=data.max_timestep if cropped else None,
             seed=self.config.seed,
+            trim_silence=getattr(data, "trim_silence", False),
         )
 
     def forward(

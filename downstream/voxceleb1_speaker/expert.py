@@ -5,9 +5,7 @@ from functools import cached_property
 from pydantic import Field
 
 from mynah.downstream import classification
-from mynah.utility.audio.labelled import LabelledSpeechDataset
 from mynah.utility.demo.speech import demo_voxceleb1
-from mynah.utility.errors import UserError
 
 from .dataset import SpeakerCorpus, SpeakerDataConfig, read_corpus
 
@@ -23,6 +21,7 @@ class DownstreamExpert(classification.ClassificationExpert):
 
     Config = SpeakerConfig
     name, names = "speaker", "speakers"
+    split_hint = " (without a list, a speaker needs three utterances to have one in each split)"
 
     @classmethod
     def use_demo_data(cls, config: SpeakerConfig) -> None:
@@ -35,30 +34,6 @@ class DownstreamExpert(classification.ClassificationExpert):
     def label_names(self, corpus: dict[str, list[classification.Labelled]]) -> list[str]:
         """Those of the whole corpus: the split list's, of which some may have nothing to train on."""
         return self._speakers.speakers
-
-    def get_dataset(self, split: str) -> LabelledSpeechDataset:
-        """Labels are indices into self.labels. train has random crops, dev and test whole utterances."""
-        data = self.config.datarc
-        utterances = self.corpus[split]
-        if not utterances:
-            raise UserError(
-                f"{data.file_path} has no utterance for the split '{split}'; every split needs some "
-                "(without a list, a speaker needs three utterances to have one in each split)"
-            )
-        indices = {speaker: index for index, speaker in enumerate(self.labels)}
-        unknown = sorted({speaker for _, speaker in utterances} - set(indices))
-        if unknown:
-            raise UserError(
-                f"{data.file_path} has {len(unknown)} speakers that the checkpoint does not know, such as "
-                f"{', '.join(unknown[:3])}; give datarc.file_path the corpus that it was trained on"
-            )
-        return LabelledSpeechDataset(
-            [utterance for utterance, _ in utterances],
-            [indices[speaker] for _, speaker in utterances],
-            max_samples=data.max_timestep if split == "train" else None,
-            seed=self.config.seed,
-            trim_silence=data.trim_silence,
-        )
 
     @cached_property
     def _speakers(self) -> SpeakerCorpus:
