@@ -1,6 +1,5 @@
 """Tasks that give each utterance one label: everything but where the utterances and their labels come from."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mynah.downstream import interfaces
+from mynah.downstream.speech import Corpus, SpeechTask, SpeechTaskConfig
 from mynah.utility.audio.corpus import Utterance
-from mynah.utility.audio.labelled import LabelledSpeechDataset
 from mynah.utility.configuration.sections import Section, one_of
 from mynah.utility.errors import UserError
 from mynah.utility.evaluation.classification import (
@@ -36,8 +35,8 @@ class ClassifierConfig(Section):
     """mean, attentive, statistics or attentive_statistics."""
 
 
-class ClassificationConfig(interfaces.DownstreamConfig):
-    """The schema of such a task; a subclass adds its `datarc`."""
+class ClassificationConfig(SpeechTaskConfig):
+    """The schema of such a task; a subclass declares its `datarc`."""
 
     model: ClassifierConfig = Field(default_factory=ClassifierConfig)
 
@@ -55,18 +54,12 @@ class Classifier(nn.Module):
         return self.output(self.pooling(self.projector(features), lengths))
 
 
-class ClassificationExpert(interfaces.DownstreamExpert):
-    """A subclass says what `read_corpus` finds, and may set what is below."""
+class ClassificationExpert(SpeechTask):
+    """A subclass says what `read_corpus` finds, a label an utterance, and may set what is below."""
 
     Config = ClassificationConfig
     monitor = "accuracy"
     mode = "max"
-    name, names = "label", "labels"
-    """What a label and several are called: in predictions.csv, in results, and in a checkpoint's state."""
-    split_hint = ""
-    """What a user should know where a split is empty."""
-    crops_everything = False
-    """Whether dev and test are cropped as training is, at a fixed place; else they are read whole."""
 
     def __init__(
         self,
@@ -82,43 +75,19 @@ class ClassificationExpert(interfaces.DownstreamExpert):
             raise UserError(f"{config.datarc.file_path}: at least two labels are needed to tell apart, found {found}")
         self.model = Classifier(upstream.feature_size, len(self.labels), config.model)
 
-    @abstractmethod
-    def read_corpus(self) -> dict[str, list[Labelled]]:
-        """{split: [(utterance, label), ...]} of train, dev and test. Raises UserError."""
-
-    def label_names(self, corpus: dict[str, list[Labelled]]) -> list[str]:
+    def label_names(self, corpus: Corpus) -> list[str]:
         """The classes, in the order of their indices: those of training, sorted, unless a subclass knows better."""
         return sorted({label for _, label in corpus["train"]})
 
+    def encode_label(self, target: str) -> int:
+        return self._indices[target]
+
     @cached_property
-    def corpus(self) -> dict[str, list[Labelled]]:
-        """What `read_corpus` finds, on first use, so that inference needs no data."""
-        return self.read_corpus()
+    def _indices(self) -> dict[str, int]:
+        return {label: index for index, label in enumerate(self.labels)}
 
     def state(self) -> dict[str, Any]:
         return {self.names: self.labels}
-
-    def get_dataset(self, split: str) -> LabelledSpeechDataset:
-        """Labels are indices into self.labels."""
-        data, items = self.config.datarc, self.corpus[split]
-        if not items:
-            raise UserError(
-                f"{data.file_path} has no utterance for the split '{split}'; every split needs some{self.split_hint}"
-            )
-        indices = {label: index for index, label in enumerate(self.labels)}
-        if unknown := sorted({label for _, label in items} - set(indices)):
-            raise UserError(
-                f"{data.file_path} has {len(unknown)} {self.names} that the checkpoint does not know, such as "
-                f"{', '.join(unknown[:3])}; give datarc.file_path the corpus that it was trained on"
-            )
-        cropped = split == "train" or self.crops_everything
-        return LabelledSpeechDataset(
-            [utterance for utterance, _ in items],
-            [indices[label] for _, label in items],
-            max_samples=data.max_timestep if cropped else None,
-            seed=self.config.seed,
-            trim_silence=getattr(data, "trim_silence", False),
-        )
 
     def forward(
         self,
@@ -146,7 +115,9 @@ class ClassificationExpert(interfaces.DownstreamExpert):
             draw_confusion(counts, self.labels, folder / "confusion.png", title),
         ]
 
-    def predict(self, features: Tensor, lengths: Tensor) -> list[dict[str, Any]]:
+    def predict(
+        self, features: Tensor, lengths: Tensor, signals: Sequence[interfaces.SignalInfo] = ()
+    ) -> list[dict[str, Any]]:
         """The five likeliest, best first: {"labels": [{"label": str, "probability": p}, ...]}."""
         guesses = likeliest(self.model(features, lengths), self.labels)
         return [{self.names: [{self.name: label, "probability": p} for label, p in each]} for each in guesses]

@@ -3,7 +3,7 @@
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from mynah.utility.training.device import check_device
 from mynah.utility.video.files import find_videos, read_clip
 
 log = logging.getLogger("mynah")
+
+Window = tuple[Tensor, int]
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def predict(options: TaskOptions, inputs: Sequence[str | Path], pictures: Path |
         for path in kind.find(given) if given.is_dir() else [given]:
             picture = pictures and _unused_name(pictures / f"{path.stem}.png", drawn)
             try:
-                result = model.predict(kind.read(path, model.features.upstream, task.config), picture)
+                windows, samples = kind.read(path, model.features.upstream, task.config)
+                result = model.predict(windows, str(path), samples, picture)
             except UnreadableMedia as error:
                 yield Prediction(path, error=error)
             except (MemoryError, RuntimeError) as error:
@@ -72,36 +75,36 @@ def predict(options: TaskOptions, inputs: Sequence[str | Path], pictures: Path |
 
 @dataclass(frozen=True)
 class InputKind:
-    """find: a folder -> the files in it; read: (file, upstream, task's configuration) -> windows of its signal.
+    """find: a folder -> the files in it; read: (file, upstream, task's configuration) -> windows of its signal, each
+    with the file's sample or frame that it begins with, and the file's length.
 
     Both `read` and the iteration over its windows raise UnreadableMedia.
     """
 
     find: Callable[[Path], list[Path]]
-    read: Callable[[Path, Any, Any], Iterator[Tensor]]
+    read: Callable[[Path, Any, Any], tuple[Iterable[Window], int]]
 
 
-def _read_speech(path: Path, upstream: Any, config: Any) -> Iterator[Tensor]:
+def _read_speech(path: Path, upstream: Any, config: Any) -> tuple[Iterable[Window], int]:
     bounds, samples = config.inference, audio_info(path).samples
     seconds = samples / SAMPLE_RATE
     if 0 < bounds.window_seconds < seconds:
-        yield from _speech_windows(path, samples, bounds.window_seconds)
-        return
+        return _speech_windows(path, samples, bounds.window_seconds), samples
     if seconds > bounds.max_seconds:
         raise UnreadableAudio(
             path,
             f"{seconds:.0f} s long, more than inference.max_seconds={bounds.max_seconds:g}; raise it, or have such "
             "files encoded in windows with -o inference.window_seconds=30",
         )
-    wav = read_audio(path)
+    wav, start = read_audio(path), 0
     if getattr(config.datarc, "trim_silence", False):  # as the task was trained
-        wav = trim_silence(wav)
+        wav, start = trim_silence(wav)
     if len(wav) < upstream.min_samples:
         raise UnreadableAudio(path, f"too short ({len(wav)} samples at 16 kHz)")
-    yield wav
+    return [(wav, start)], samples
 
 
-def _speech_windows(path: Path, samples: int, window_seconds: float) -> Iterator[Tensor]:
+def _speech_windows(path: Path, samples: int, window_seconds: float) -> Iterator[Window]:
     """The file in equal parts of at most `window_seconds`, each read when it is needed."""
     count = math.ceil(samples / (window_seconds * SAMPLE_RATE))
     log.info(
@@ -110,12 +113,13 @@ def _speech_windows(path: Path, samples: int, window_seconds: float) -> Iterator
     )
     for index in range(count):
         start, stop = index * samples // count, (index + 1) * samples // count
-        yield read_audio(path, start, stop - start)
+        yield read_audio(path, start, stop - start), start
 
 
-def _read_video(path: Path, upstream: Any, config: Any) -> Iterator[Tensor]:
+def _read_video(path: Path, upstream: Any, config: Any) -> tuple[Iterable[Window], int]:
     max_pixels = int(config.inference.max_megapixels * 1e6)
-    yield read_clip(path, upstream.frames_per_clip, upstream.frame_size, max_pixels=max_pixels)
+    clip = read_clip(path, upstream.frames_per_clip, upstream.frame_size, max_pixels=max_pixels)
+    return [(clip, 0)], len(clip)
 
 
 INPUTS: dict[str, InputKind] = {

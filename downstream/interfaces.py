@@ -6,7 +6,7 @@ choosing layers, training, checkpoints and inference are the same for all tasks.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -15,6 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from mynah.utility.audio.alignment import PositionGrid
+from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.configuration.sections import Section, one_of, rules
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.folder import SKIPPED_FILES
@@ -49,8 +51,33 @@ class UpstreamInfo:
     """Video: features of a clip, time being the slowest axis."""
     num_hidden_states: int = 0
     """How many the upstream has; 0 where that is not known."""
+    first_center: float | None = None
+    """Speech: samples from the beginning to the middle of what the first feature sees; None for half a position."""
     caption_decoder: dict[str, Any] | None = None
     """Video: what a captioning task can begin with, as `VideoUpstream.caption_decoder` gives it."""
+
+    @property
+    def grid(self) -> PositionGrid:
+        """Speech: where the features lie in time."""
+        first = self.samples_per_position / 2 if self.first_center is None else self.first_center
+        return PositionGrid(self.samples_per_position, first)
+
+
+@dataclass(frozen=True)
+class SignalInfo:
+    """What `predict` may know of a signal beside its features."""
+
+    name: str
+    """The file's path."""
+    samples: int
+    """Its length: samples at 16 kHz of speech, frames of a clip as it was read."""
+    times: Sequence[float] = ()
+    """Speech: the middle of each feature, in seconds from the file's beginning."""
+
+    @property
+    def seconds(self) -> float:
+        """The length of speech."""
+        return self.samples / SAMPLE_RATE
 
 
 class FeaturesConfig(Section):
@@ -162,8 +189,10 @@ class DownstreamExpert(nn.Module, ABC):
 
         An item is {"signal": (T,) float32 or uint8 clip (T, 3, H, W), "label": anything, "name": str, "fixed": bool},
         or {"signal": None, "name": str, "error": str} for one that could not be read. "fixed" says that the signal is
-        the same in every pass, so that features of it may be kept. The dataset takes (pass, index) keys, on which
-        alone random crops depend, and has `lengths`, the samples or frames of each item.
+        the same in every pass, so that features of it may be kept. The label may belong to the whole, be a sequence
+        of its own length, or one for each feature: then it depends on where the crop began (`LabelledSpeechDataset`
+        with `FrameLabels`). The dataset takes (pass, index) keys, on which alone random crops depend, and has
+        `lengths`, the samples or frames of each item.
         """
 
     @abstractmethod
@@ -191,8 +220,8 @@ class DownstreamExpert(nn.Module, ABC):
         return []
 
     @abstractmethod
-    def predict(self, features: Tensor, lengths: Tensor) -> list[dict[str, Any]]:
-        """features: (B, N, D), lengths: (B,) -> B results of plain Python values."""
+    def predict(self, features: Tensor, lengths: Tensor, signals: Sequence[SignalInfo] = ()) -> list[dict[str, Any]]:
+        """features: (B, N, D), lengths: (B,), signals: B, what is known of each -> B results of plain values."""
 
     def draw_prediction(self, features: Tensor, lengths: Tensor, signal: Tensor, path: Path) -> None:
         """Draw the prediction for one signal, features: (1, N, D), into the file `path` (`--pictures`)."""

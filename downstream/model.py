@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mynah.downstream.features import Featurizer, UpstreamFeatures
-from mynah.downstream.interfaces import DownstreamExpert, FeaturesConfig, UpstreamInfo
+from mynah.downstream.interfaces import DownstreamExpert, FeaturesConfig, SignalInfo, UpstreamInfo
 from mynah.upstream.interfaces import Upstream
 
 
@@ -23,22 +23,28 @@ class DownstreamModel(nn.Module):
         self.expert = expert
 
     @torch.no_grad()
-    def predict(self, windows: Iterable[Tensor], picture: Path | None = None) -> dict[str, Any]:
+    def predict(
+        self, windows: Iterable[tuple[Tensor, int]], name: str = "", samples: int = 0, picture: Path | None = None
+    ) -> dict[str, Any]:
         """The expert's prediction for one waveform or clip, also drawn into the file `picture` if one is given.
 
-        windows: the signal, in consecutive parts that are encoded one by one.
+        windows: the signal, in consecutive parts that are encoded one by one, each with the file's sample that it
+        begins with. name, samples: the file's path and length; 0 for what the windows cover.
         """
         self.eval()
-        encoded, signals = [], []
-        for window in windows:
+        encoded, signals, times, end = [], [], [], 0
+        for window, start in windows:
             encoded.append(self.features([window], [None])[0])
+            if self.expert.modality == "speech":
+                times += self.expert.upstream.grid.times(encoded[-1].shape[1], start).tolist()
+            end = start + len(window)
             if picture is not None:
                 signals.append(window)
         features = torch.cat(encoded, 1)
         lengths = torch.tensor([features.shape[1]], device=features.device)
         if picture is not None:
             self.expert.draw_prediction(features, lengths, torch.cat(signals), picture)
-        [result] = self.expert.predict(features, lengths)
+        [result] = self.expert.predict(features, lengths, [SignalInfo(name, samples or end, times)])
         return result
 
 
@@ -52,7 +58,7 @@ def describe_upstream(upstream: Upstream) -> UpstreamInfo:
         num_hidden_states=upstream.num_hidden_states,
     )
     if upstream.modality == "speech":
-        return info
+        return dataclasses.replace(info, first_center=upstream.first_center)
     return dataclasses.replace(
         info,
         frames_per_clip=upstream.frames_per_clip,

@@ -194,10 +194,14 @@ def captions(folder: Path, count: int, seed: int) -> Iterator[Case]:
 
 
 def tables(folder: Path, count: int, seed: int) -> Iterator[Case]:
-    from mynah.utility.data.tables import read_label_table
+    from mynah.utility.data.tables import read_split_table
 
     text = "path,label,split\n" + "".join(f"a{n}.wav,{'fm'[n % 2]},{['train', 'dev'][n % 2]}\n" for n in range(20))
-    yield from damaged("labels.csv", text.encode(), count, seed, folder, read_label_table)
+
+    def read(path: Path) -> object:
+        return read_split_table(path, "label")
+
+    yield from damaged("labels.csv", text.encode(), count, seed, folder, read)
 
 
 def yaml_files(folder: Path, count: int, seed: int) -> Iterator[Case]:

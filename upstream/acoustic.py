@@ -31,6 +31,10 @@ class AcousticUpstream(SpeechUpstream):
         positions = model.positions
         self.samples_per_position, self.min_samples = positions.samples_per_position, positions.min_samples
 
+    @property
+    def first_center(self) -> float:
+        return self.model.positions.first_center
+
     def encode(self, wavs: Tensor, lengths: Tensor, num_hidden_states: int) -> tuple[Sequence[Tensor], Tensor]:
         states, positions, _ = self.model(wavs, lengths, num_layers=num_hidden_states - 1)
         return states, positions

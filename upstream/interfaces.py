@@ -90,6 +90,11 @@ class SpeechUpstream(Upstream):
     def count_positions(self, samples: int) -> int:
         return samples // self.samples_per_position
 
+    @property
+    def first_center(self) -> float:
+        """Samples from the beginning of a waveform to the middle of what its first position sees."""
+        return self.samples_per_position / 2
+
     def forward(self, signals: Sequence[Tensor], num_hidden_states: int | None = None) -> dict[str, Any]:
         """signals: 1-D float waveforms at 16 kHz in [-1, 1], of different lengths, on any device; see `Upstream`."""
         self._check(signals)

@@ -11,8 +11,8 @@ from pathlib import Path
 from pydantic import Field
 
 from mynah.downstream.classification import Labelled
-from mynah.utility.audio.corpus import Utterance, scan_corpora
-from mynah.utility.configuration.sections import Section
+from mynah.downstream.speech import SpeechDataConfig, scan_speech
+from mynah.utility.audio.corpus import Utterance
 from mynah.utility.data.splits import hash_fraction
 from mynah.utility.errors import UserError
 
@@ -20,21 +20,13 @@ FOLDS = 5
 IEMOCAP_DEV_SHARE = 0.2
 
 
-class EmotionDataConfig(Section):
+class EmotionDataConfig(SpeechDataConfig):
     """Where the utterances are and how they are read."""
 
     file_path: str = ""
     """The folder of one of LAYOUTS; "" for none."""
     fold: int = Field(1, ge=1, le=FOLDS)
     """Which fold is tested; the result of a corpus is the mean over all five."""
-    max_timestep: int | None = Field(None, ge=1)
-    """Samples at 16 kHz of a training crop, null for whole utterances; dev and test are always read whole."""
-    min_timestep: int = Field(1600, ge=1)
-    """Samples at 16 kHz; shorter files are skipped."""
-    max_seconds: float = Field(3600.0, gt=0)
-    """Longer files are skipped."""
-    max_bad_fraction: float = Field(0.05, ge=0, le=1)
-    """The share of unreadable or too short files that is still accepted."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +76,7 @@ def read_emotions(config: EmotionDataConfig, log_path: Path | None) -> dict[str,
     fewer than five speakers.
     """
     folder = Path(config.file_path).expanduser().absolute()
-    found = scan_corpora(
-        {"emotions": str(folder)},
-        min_samples=config.min_timestep,
-        max_seconds=config.max_seconds,
-        max_bad_fraction=config.max_bad_fraction,
-        log_path=log_path,
-    )
+    found = scan_speech({"emotions": folder}, config, log_path)
     if any(folder.glob("Session[1-5]/dialog/EmoEvaluation/*.txt")):
         return _iemocap(folder, found, config.fold)
     acted = {name: {each: who for each in found if (who := read(each))} for name, read in LAYOUTS.items()}

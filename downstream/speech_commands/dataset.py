@@ -6,8 +6,8 @@ from pathlib import Path
 from pydantic import Field
 
 from mynah.downstream.classification import Labelled, balanced
-from mynah.utility.audio.corpus import Utterance, scan_corpora
-from mynah.utility.configuration.sections import Section, rules
+from mynah.downstream.speech import SpeechDataConfig, scan_speech
+from mynah.utility.configuration.sections import rules
 from mynah.utility.data.splits import name_percentage
 from mynah.utility.errors import UserError
 
@@ -17,7 +17,7 @@ NOISES = "_background_noise_"
 TEST_SETS = ("speech_commands_test_set_v0.01", "speech_commands_test_set_v0.02")
 
 
-class CommandsDataConfig(Section):
+class CommandsDataConfig(SpeechDataConfig):
     """Where the words are and how they are read."""
 
     file_path: str = ""
@@ -31,12 +31,6 @@ class CommandsDataConfig(Section):
     """Let every class be as frequent in training, as SUPERB's sampler does."""
     max_timestep: int | None = Field(16000, ge=1)
     """Samples at 16 kHz; from longer files, the noises, a crop of this length is taken: at random in training."""
-    min_timestep: int = Field(1600, ge=1)
-    """Samples at 16 kHz; shorter files are skipped."""
-    max_seconds: float = Field(3600.0, gt=0)
-    """Longer files are skipped."""
-    max_bad_fraction: float = Field(0.05, ge=0, le=1)
-    """The share of unreadable or too short files that is still accepted."""
 
     @rules
     def _words_are_folders(self) -> Iterable[str | None]:
@@ -55,7 +49,7 @@ def read_commands(config: CommandsDataConfig, log_path: Path | None) -> dict[str
     """
     folder = Path(config.file_path).expanduser().absolute()
     test_folder = _test_folder(folder, config.test_path)
-    scanned = _scan({"commands": folder} | ({"test": test_folder} if test_folder else {}), config, log_path)
+    scanned = scan_speech({"commands": folder} | ({"test": test_folder} if test_folder else {}), config, log_path)
     splits: dict[str, list[Labelled]] = {"train": [], "dev": [], "test": []}
     for utterance in scanned:
         folder_name, _, file_name = utterance.name.rpartition("/")
@@ -99,13 +93,3 @@ def _test_folder(folder: Path, given: str) -> Path | None:
     if not path.is_dir():
         raise UserError(f"datarc.test_path: there is no folder {path}; give the test set of Speech Commands")
     return path
-
-
-def _scan(folders: dict[str, Path], config: CommandsDataConfig, log_path: Path | None) -> list[Utterance]:
-    return scan_corpora(
-        {name: str(folder) for name, folder in folders.items()},
-        min_samples=config.min_timestep,
-        max_seconds=config.max_seconds,
-        max_bad_fraction=config.max_bad_fraction,
-        log_path=log_path,
-    )

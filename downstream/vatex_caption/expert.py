@@ -1,7 +1,7 @@
 """Video captioning (VATEX, or any videos with captions)."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,9 @@ class DownstreamExpert(interfaces.DownstreamExpert):
         clips = {clip.name: clip.path for clip in coverage.clips}
         return paths + draw_records(records, clips, self.upstream, self.config.pictures, folder)
 
-    def predict(self, features: Tensor, lengths: Tensor) -> list[dict[str, Any]]:
+    def predict(
+        self, features: Tensor, lengths: Tensor, signals: Sequence[interfaces.SignalInfo] = ()
+    ) -> list[dict[str, Any]]:
         """{"caption": str, "confidence": float} a clip, with num_return > 1 also "alternatives", a list of such."""
         results = []
         for found in self._generate(*self.model.embed(features, lengths)):

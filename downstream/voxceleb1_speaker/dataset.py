@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from mynah.utility.audio.corpus import Utterance, scan_corpora
-from mynah.utility.configuration.sections import Section, rules
+from mynah.downstream.speech import SpeechDataConfig, scan_speech
+from mynah.utility.audio.corpus import Utterance
 from mynah.utility.errors import UserError
 
 SPLITS = {"1": "train", "2": "dev", "3": "test"}  # as numbered in iden_split.txt
@@ -24,28 +24,17 @@ SPLIT_LIST = "iden_split.txt"
 logger = logging.getLogger("mynah")
 
 
-class SpeakerDataConfig(Section):
+class SpeakerDataConfig(SpeechDataConfig):
     """Where the utterances are and how they are read."""
 
     file_path: str = ""
     """VoxCeleb1's folder (with dev/wav and test/wav, or wav), or any of speaker folders; "" for none."""
     split_list: str = ""
     """Path of an iden_split.txt; "" uses the one in or beside file_path, and without one splits 80/10/10."""
-    max_timestep: int | None = 128000
+    max_timestep: int | None = Field(128000, ge=1)
     """Samples at 16 kHz of a training crop, null for none; dev and test are always read whole."""
-    min_timestep: int = Field(1600, ge=1)
-    """Samples at 16 kHz; shorter files are skipped."""
-    max_seconds: float = Field(3600.0, gt=0)
-    """Longer files are skipped: dev and test read them whole."""
-    max_bad_fraction: float = Field(0.05, ge=0, le=1)
-    """The share of unreadable or too short files that is still accepted."""
     trim_silence: bool = False
     """Cut silence at both ends."""
-
-    @rules
-    def _lengths_agree(self) -> Iterable[str | None]:
-        if self.max_timestep is not None and self.max_timestep < self.min_timestep:
-            yield f"max_timestep: expected min_timestep ({self.min_timestep}) or more, got {self.max_timestep}"
 
 
 @dataclass(frozen=True)
@@ -63,7 +52,7 @@ def read_corpus(config: SpeakerDataConfig, log_path: Path | None = None) -> Spea
     """
     folder = Path(config.file_path).expanduser().absolute()
     roots = _speaker_roots(folder)
-    found = _scan(roots, config, log_path)
+    found = {each.name: each for each in scan_speech(roots, config, log_path)}
     split_list = _find_split_list(folder, config.split_list)
     if split_list is None:
         partition = split_by_speaker(found)
@@ -133,17 +122,6 @@ def split_by_speaker(names: Iterable[str]) -> dict[str, str]:
 def _speaker_roots(folder: Path) -> dict[str, Path]:
     roots = {name: folder / name for name in SPEAKER_ROOTS if (folder / name).is_dir()}
     return roots or {folder.name: folder}
-
-
-def _scan(roots: dict[str, Path], config: SpeakerDataConfig, log_path: Path | None) -> dict[str, Utterance]:
-    utterances = scan_corpora(
-        {name: str(root) for name, root in roots.items()},
-        min_samples=config.min_timestep,
-        max_seconds=config.max_seconds,
-        max_bad_fraction=config.max_bad_fraction,
-        log_path=log_path,
-    )
-    return {each.name: each for each in utterances}
 
 
 def _find_split_list(folder: Path, given: str) -> Path | None:

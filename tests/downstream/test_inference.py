@@ -62,11 +62,13 @@ def test_windows_are_consecutive_parts_whose_features_are_joined(trained, folder
     seen = []
     monkeypatch.setattr(
         "mynah.downstream.model.DownstreamModel.predict",
-        lambda self, windows, picture: seen.extend(windows) or {"speakers": []},
+        lambda self, windows, name, samples, picture: seen.extend([*windows, (name, samples)]) or {"speakers": []},
     )
     results(trained, [folder / "b.wav"], "inference.max_seconds=5", "inference.window_seconds=2")
-    assert [len(window) for window in seen] == [28800] * 5
-    assert torch.equal(torch.cat(seen), read_audio(folder / "b.wav"))
+    *windows, file = seen
+    assert file == (str(folder / "b.wav"), 5 * 28800)
+    assert [(len(window), start) for window, start in windows] == [(28800, 28800 * index) for index in range(5)]
+    assert torch.equal(torch.cat([window for window, _ in windows]), read_audio(folder / "b.wav"))
     assert "9 s, encoded in 5 windows of 1.8 s" in caplog.text
 
 

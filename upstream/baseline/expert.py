@@ -33,6 +33,10 @@ class UpstreamExpert(SpeechUpstream):
         # Kaldi's features have no tensors of their own; this one tells `device` where the module was moved.
         self.register_buffer("place", torch.empty(0), persistent=False)
 
+    @property
+    def first_center(self) -> float:
+        return self.front_end.framing.first_center
+
     def encode(self, wavs: Tensor, lengths: Tensor, num_hidden_states: int) -> tuple[tuple[Tensor], Tensor]:
         """wavs: (B, T) float32, lengths: (B,) -> ((B, F, hidden_size),), (B,) frames, in float32."""
         with torch.autocast(wavs.device.type, enabled=False):

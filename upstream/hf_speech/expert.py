@@ -29,6 +29,10 @@ class HuggingFaceSpeech(SpeechUpstream):
     samples_per_position = STRIDE
     min_samples = MIN_SAMPLES
 
+    @property
+    def first_center(self) -> float:
+        return self.encoder.first_center
+
     def __init__(self, encoder: SpeechEncoder):
         super().__init__()
         self.name, self.encoder = NAME, encoder

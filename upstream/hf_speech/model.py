@@ -35,6 +35,11 @@ class SpeechEncoder(nn.Module, ABC):
         return -(-samples // STRIDE)
 
     @property
+    def first_center(self) -> float:
+        """Samples from the beginning to the middle of what the first position sees."""
+        return 0.0
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
@@ -61,6 +66,16 @@ class WaveformEncoder(SpeechEncoder):
         for kernel, stride in zip(self.model.config.conv_kernel, self.model.config.conv_stride, strict=True):
             samples = (samples - kernel) // stride + 1
         return samples
+
+    @property
+    def first_center(self) -> float:
+        """Half the reach of the convolutions, which are not padded."""
+        reach = 1
+        for kernel, stride in zip(
+            reversed(self.model.config.conv_kernel), reversed(self.model.config.conv_stride), strict=True
+        ):
+            reach = (reach - 1) * stride + kernel
+        return (reach - 1) / 2
 
     def forward(self, signals: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
         signals = [self._normalized(signal.to(self.device, torch.float32)) for signal in signals]
@@ -110,6 +125,11 @@ class ExtractedEncoder(SpeechEncoder):
 
     def count_positions(self, samples: int) -> int:
         return (1 + (samples - MIN_SAMPLES) // 160) // 2
+
+    @property
+    def first_center(self) -> float:
+        """Of two frames of 400 samples, 160 apart."""
+        return (MIN_SAMPLES + 160) / 2
 
 
 class WhisperEncoder(SpeechEncoder):

@@ -64,6 +64,11 @@ class Positions:
         return self.frames_per_position * self.framing.hop
 
     @property
+    def first_center(self) -> float:
+        """Samples from the beginning to the middle of the first position's frames."""
+        return self.framing.first_center + (self.frames_per_position - 1) / 2 * self.framing.hop
+
+    @property
     def min_samples(self) -> int:
         """The shortest waveform that fills one position."""
         return self.framing.samples_of(self.frames_per_position)

@@ -134,8 +134,9 @@ class SpeechDataset(Dataset):
     """Waveforms, cropped at random to at most `max_samples` (None: whole).
 
     Its keys are (pass over the data, index), or an index for pass 0. The crop is a function of the seed and the key.
-    Items: {"signal": (T,) float32 at 16 kHz, "name": path, "rng_key": (seed, pass, index), "fixed": whether it is the
-    same in every pass}; for a file that turns out unreadable {"signal": None, "name": path, "error": reason}.
+    Items: {"signal": (T,) float32 at 16 kHz, "start": the file's sample that it begins with, "name": path,
+    "rng_key": (seed, pass, index), "fixed": whether it is the same in every pass}; for a file that turns out
+    unreadable {"signal": None, "name": path, "error": reason}.
     """
 
     def __init__(
@@ -163,24 +164,25 @@ class SpeechDataset(Dataset):
         utterance = self.utterances[index]
         rng_key = (self.seed, pass_index, index)
         try:
-            signal = self._read(utterance, np.random.default_rng(rng_key))
+            signal, start = self._read(utterance, np.random.default_rng(rng_key))
         except UnreadableAudio as error:
             return {"signal": None, "name": utterance.path, "error": error.reason}
         fixed = self.max_samples is None or len(signal) < self.max_samples
-        return {"signal": signal, "name": utterance.path, "rng_key": rng_key, "fixed": fixed}
+        return {"signal": signal, "start": start, "name": utterance.path, "rng_key": rng_key, "fixed": fixed}
 
-    def _read(self, utterance: Utterance, generator: np.random.Generator) -> torch.Tensor:
+    def _read(self, utterance: Utterance, generator: np.random.Generator) -> tuple[torch.Tensor, int]:
+        """The waveform, and the file's sample that it begins with."""
         if self.trim_silence:  # where the sound begins is known only from the whole
-            wav = trim_silence(read_audio(utterance.path))
+            wav, cut = trim_silence(read_audio(utterance.path))
             if len(wav) < MIN_TRIMMED_SAMPLES:
                 raise UnreadableAudio(utterance.path, _too_short(len(wav), MIN_TRIMMED_SAMPLES, "without silence "))
             start, num_samples = self._crop(len(wav), generator)
-            return wav[start : start + num_samples].clone()
+            return wav[start : start + num_samples].clone(), cut + start
         start, num_samples = self._crop(utterance.samples, generator)
         wav = read_audio(utterance.path, start, num_samples)
         if len(wav) < num_samples:
             raise UnreadableAudio(utterance.path, "shorter than when the corpus was scanned")
-        return wav
+        return wav, start
 
     def _crop(self, samples: int, generator: np.random.Generator) -> tuple[int, int]:
         """(start, length) of the crop."""

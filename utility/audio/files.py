@@ -77,12 +77,13 @@ def read_audio(path: str | os.PathLike, start: int = 0, num_samples: int | None 
         return _read_segment(file, path, _ratio(info.sample_rate), start, stop).clamp(-1.0, 1.0)
 
 
-def trim_silence(wav: torch.Tensor, top_db: float = 40.0) -> torch.Tensor:
-    """(T,) without the start and end that are more than `top_db` below the loudest frame (librosa.effects.trim)."""
+def trim_silence(wav: torch.Tensor, top_db: float = 40.0) -> tuple[torch.Tensor, int]:
+    """(T,) without the start and end that are more than `top_db` below the loudest frame (librosa.effects.trim), and
+    the samples that were cut off at the start."""
     import librosa
 
     _, (start, stop) = librosa.effects.trim(wav.numpy(), top_db=top_db)
-    return wav[start:stop]
+    return wav[start:stop], int(start)
 
 
 def _read_segment(

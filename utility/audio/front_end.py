@@ -26,6 +26,11 @@ class Framing:
         """Frames of a waveform of that many samples, `min_samples` or more."""
         return 1 + (samples - self.first) // self.hop
 
+    @property
+    def first_center(self) -> float:
+        """Samples from the beginning to the middle of the first frame."""
+        return self.first / 2
+
     def samples_of(self, frames: int) -> int:
         """The shortest waveform that gives that many frames."""
         return max(self.min_samples, self.first + (frames - 1) * self.hop)

@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mynah.utility.configuration.sections import shown
@@ -72,30 +71,21 @@ def read_manifest(path: str | Path, columns: Sequence[str] = ("path",)) -> list[
     return [{**row, "path": str(path.parent / row["path"])} for row in rows]
 
 
-@dataclass(frozen=True)
-class LabelledFile:
-    """A row of a table of labels: what is to be learned of a file, and the split it belongs to."""
+def read_split_table(path: str | Path, column: str) -> dict[str, tuple[str, str]]:
+    """{path of the file, as in scan_corpora's utterances: (the value of `column`, the split)} of a manifest with the
+    columns path, split and `column`.
 
-    label: str
-    split: str
-
-
-def read_label_table(path: str | Path) -> dict[str, LabelledFile]:
-    """{path of the file, as in scan_corpora's utterances: its row} of a manifest with columns path, label and split.
-
-    In the table's order; other columns are ignored. Raises UserError as read_manifest does, for another split or a
-    file that is listed twice, with its row; and for a table with fewer than two labels.
+    In the table's order; other columns are ignored. Raises UserError as read_manifest does, and for another split or
+    a file that is listed twice, with its row.
     """
     if not is_table(path):
-        raise UserError(f"{path}: expected a .csv or .tsv file with the columns path, label, split")
-    table: dict[str, LabelledFile] = {}
-    for number, row in enumerate(read_manifest(path, columns=("path", "label", "split")), start=2):
+        raise UserError(f"{path}: expected a .csv or .tsv file with the columns path, {column}, split")
+    table: dict[str, tuple[str, str]] = {}
+    for number, row in enumerate(read_manifest(path, columns=("path", column, "split")), start=2):
         if row["split"] not in SPLITS:
             problem = f"the split is {row['split']!r}, but must be one of {', '.join(SPLITS)}"
             raise UserError(f"{path}, row {number}: {problem}")
         if row["path"] in table:
             raise UserError(f"{path}, row {number}: {row['path']} is listed twice; remove one of the rows")
-        table[row["path"]] = LabelledFile(row["label"], row["split"])
-    if len({row.label for row in table.values()}) < 2:
-        raise UserError(f"{path}: at least two different labels are needed to learn to tell them apart")
+        table[row["path"]] = (row[column], row["split"])
     return table

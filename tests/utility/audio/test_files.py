@@ -218,7 +218,8 @@ def test_trimming_keeps_the_loud_middle():
     wav = torch.from_numpy(noise(2, 16000)[:, 0].copy())
     wav[:8000] *= 1e-4
     wav[24000:] *= 1e-4
-    trimmed = trim_silence(wav)
+    trimmed, start = trim_silence(wav)
+    torch.testing.assert_close(trimmed, wav[start : start + len(trimmed)])
     offset = int((wav == trimmed[0]).nonzero()[0])
     assert torch.equal(trimmed, wav[offset : offset + len(trimmed)])
     assert 8000 - 2048 <= offset <= 8000
