@@ -88,9 +88,9 @@ class SpeechTask(DownstreamExpert):
                 unknown.add(str(error.args[0]))
         if unknown:
             raise UserError(
-                f"{data.file_path}: {len(unknown)} {self.names} of the split '{split}' are none of those that the task "
-                f"was trained with, such as {', '.join(sorted(unknown)[:3])}; correct them, give datarc.file_path the "
-                "corpus that it was trained on, or train anew"
+                f"{data.file_path}: {len(unknown)} {self.names} of the split '{split}' are none of those that the "
+                f"task was trained with, such as {', '.join(sorted(unknown)[:3])}; correct them, give "
+                "datarc.file_path the corpus that it was trained on, or train anew"
             )
         return LabelledSpeechDataset(
             [utterance for utterance, _ in items],
