@@ -1,5 +1,6 @@
 """A task on an upstream, built from options or from a checkpoint."""
 
+import inspect
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +159,13 @@ def import_expert(plugin: Plugin) -> type[DownstreamExpert]:
         raise UserError(f"{source} defines no class DownstreamExpert; downstream/interfaces.py says what it must be")
     if missing := sorted(getattr(expert_class, "__abstractmethods__", ())):
         raise UserError(f"{source}: its DownstreamExpert lacks {', '.join(missing)}; see downstream/interfaces.py")
+    try:
+        inspect.signature(expert_class.predict).bind("self", "features", "lengths", "signals")
+    except TypeError as error:
+        raise UserError(
+            f"{source}: predict is called with features, lengths and signals, but does not take them ({error}); see "
+            "downstream/interfaces.py"
+        ) from error
     return expert_class
 
 

@@ -116,6 +116,11 @@ def test_a_forward_that_breaks_its_contract_is_told_before_training(run, tmp_pat
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+def test_a_predict_that_does_not_take_what_it_is_given_is_told(run, tmp_path):
+    with pytest.raises(UserError, match=r"expert\.py: predict is called with features, lengths and signals, but"):
+        run(more="predict = lambda self, features, lengths: []")
+
+
 def test_a_monitor_that_is_no_metric_is_told(run, tmp_path):
     with pytest.raises(UserError, match="its monitor is 'acuracy', but log_records returned only accuracy, top5"):
         run(more="monitor = 'acuracy'")
