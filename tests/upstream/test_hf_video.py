@@ -1,5 +1,6 @@
 """hf_video against transformers itself, on tiny random models of each family."""
 
+import functools
 import json
 import logging
 import shutil
@@ -9,7 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mynah.downstream.build import TaskOptions
+from mynah.downstream.inference import predict
+from mynah.downstream.training import train
+from mynah.downstream.vatex_caption import report
 from mynah.plugins import find_plugins, import_plugin
+from mynah.utility.captions.scores import caption_scores
 from mynah.utility.errors import UserError
 
 transformers = pytest.importorskip("transformers")
@@ -426,3 +432,72 @@ def test_without_transformers_a_line_says_what_to_install(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r"needs the package 'transformers'.*pip install 'mynah\[hub\]'"):
         load(tmp_path)
+
+
+class _Unreachable(Exception):
+    """As the hub's client raises it, whichever HTTP client it has."""
+
+
+_Unreachable.__name__ = "ConnectError"
+
+
+def test_where_the_hub_cannot_be_reached_its_cache_is_used_at_once(tmp_path, monkeypatch):
+    """No file is asked for over the network, which the client would try six times each."""
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def model_info(self, name, timeout):
+        asked.append(name)
+        raise _Unreachable("no network")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("waits for another try"))
+    with pytest.raises(UserError, match="someone/model: not a model of Hugging Face that can be read"):
+        load("someone/model")
+    assert asked == ["someone/model"]
+    folder = tmp_path / "models--someone--model"
+    save(folder / "snapshots" / "abc")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
+    assert load("someone/model").encoder.normalization.mean == tuple(MEAN)
+
+
+# -- a task ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def vatex(request):
+    """The folder of the fixture `clips`, a name that here is of the frames compared."""
+    return request.getfixturevalue("clips")
+
+
+@pytest.mark.parametrize("name", ["videomae", "timesformer"])
+def test_captions_are_trained_on_it_tested_and_predicted_without_the_models_folder(
+    tmp_path, vatex, monkeypatch, name
+):
+    scores = functools.partial(caption_scores, java=False)
+    monkeypatch.setattr(report, "caption_scores", lambda *given, java: scores(*given))
+    theirs = save(tmp_path / "model", name)
+    values = [f"datarc.file_path={vatex / 'videos'}", "trainer.max_steps=3", "trainer.val_check_interval=3"]
+    values += ["dataloader.batch_size=4", "dataloader.num_workers=0", "generation.max_length=8", "pictures=1"]
+    values += ["trainer.enable_progress_bar=false", "model.num_hidden_layers=1", "model.hidden_size=16"]
+    values += ["model.num_attention_heads=2", "model.intermediate_size=32", "model.embedding_size=8"]
+    values += [
+        "model.vocab_size=60",
+        "features.layer=-1",
+        "scheduler.num_warmup_steps=0",
+        "optimizer.upstream_lr=1e-3",
+    ]
+    options = {"root": tmp_path, "name": "cap", "upstream": "hf_video", "downstream": "vatex_caption"}
+    train(TaskOptions(**options, checkpoint=str(tmp_path / "model"), fine_tune=True, overrides=values))
+    shutil.rmtree(tmp_path / "model")
+    metrics = json.loads((tmp_path / "cap" / "metrics.json").read_text())
+    assert metrics["fine_tune"] and metrics["test"]["coverage"] == 1
+    assert len(list((tmp_path / "cap" / "test").glob("*.png"))) == 1
+    trained = torch.load(tmp_path / "cap" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    for key, weight in theirs.state_dict().items():
+        if "encoder.layer" in key and key.endswith("dense.weight"):
+            assert not torch.equal(weight, trained[f"features.upstream.encoder.model.{key}"]), key
+    [result] = predict(TaskOptions(resume=str(tmp_path / "cap")), [vatex / "videos" / "test0.mp4"])
+    assert isinstance(result.result["caption"], str)
