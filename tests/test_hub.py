@@ -21,6 +21,7 @@ NAMES = [
     "fbank",
     "frame_timm",
     "hf_speech",
+    "hf_video",
     "linear",
     "mel",
     "mfcc",
@@ -45,6 +46,7 @@ OPTIONS = {
     "vidswin_albert": TINY_VIDEO,
     "frame_timm": {"model_name": "resnet10t", "frame_size": 32},
     "hf_speech": {"model_config": {**TINY, "model_type": "hubert", **CONVOLUTIONS}},
+    "hf_video": {"model_config": {**TINY, "model_type": "videomae", "image_size": 32, "num_frames": 4}},
 }
 
 PRELUDE = f"""
@@ -102,7 +104,7 @@ def test_every_upstream_loads_and_nothing_of_training_is_imported(tmp_path, chec
         """,
         tmp_path,
         str(checkpoint),
-        *(name for name in NAMES if name != "hf_speech"),  # which imports transformers, one of the heavy ones
+        *(name for name in NAMES if not name.startswith("hf_")),  # which import transformers, one of the heavy ones
     )
     assert done.stdout.strip() == f"[] True {REPOSITORY / 'mynah' / 'on_path'}"
 

@@ -1,6 +1,7 @@
 """Video captioning (VATEX, or any videos with captions)."""
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from .losses import caption_losses
 from .model import CaptionModelConfig
 from .pictures import CaptionPicture, WordsOverTime, draw_caption, draw_records, words_over_time
 from .report import caption_metrics, score_captions, warn_of_collapse, write_predictions
+
+log = logging.getLogger("mynah")
 
 
 class CaptionDataConfig(CaptionCorpusConfig):
@@ -80,6 +83,7 @@ class DownstreamExpert(interfaces.DownstreamExpert):
         self._scored: tuple[dict[str, list], int, ScoreReport] | None = None
         if state is None:
             embedded = takes_embedded(upstream, config.features)
+            warn_of_first_state(upstream, config.features)
             self.model, self.tokenizer = build_captioner(upstream, config.model, embedded, self._training_captions)
             remedy = "give model.use_upstream_decoder=false, or another model.albert"
             warn_of_misfit(self.tokenizer, self._training_captions(), config.masking.max_length, remedy)
@@ -244,3 +248,14 @@ def takes_embedded(upstream: interfaces.UpstreamInfo, features: interfaces.Featu
     alone = features.selection == "hidden_states" and first and not features.normalize
     given = upstream.caption_decoder
     return alone and given is not None and given["config"]["hidden_size"] == upstream.feature_size
+
+
+def warn_of_first_state(upstream: interfaces.UpstreamInfo, features: interfaces.FeaturesConfig) -> None:
+    """Say where the default, H_0, which is for upstreams with a caption decoder, leaves an encoder's layers out."""
+    several = upstream.num_hidden_states > 1 and features.selection == "hidden_states"
+    if several and features.layer == 0 and upstream.caption_decoder is None:
+        log.warning(
+            "features.layer is 0: what enters the first of upstream '%s's %d layers, which are left out; "
+            "-l -1 takes what leaves the last",
+            *(upstream.name, upstream.num_hidden_states - 1),
+        )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mynah.upstream.frame_timm import hubconf as frame_timm
+from mynah.upstream.hf_video import hubconf as hf_video
 from mynah.upstream.vidswin_albert import hubconf as vidswin_albert
 
 TINY_SWIN = {
@@ -25,11 +26,29 @@ TINY_SWIN = {
     "albert.img_feature_dim": 12,
     "albert.initializer_range": 0.2,
 }
+TINY_TRANSFORMER = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "initializer_range": 0.2,
+    "patch_size": 16,
+}
+TINY_VIDEOMAE = {"model_type": "videomae", "image_size": 32, "num_frames": 4, "intermediate_size": 40}
+TINY_VJEPA2 = {"model_type": "vjepa2", "crop_size": 32, "frames_per_clip": 4, "pred_num_hidden_layers": 1}
+TINY_TIMESFORMER = {"model_type": "timesformer", "image_size": 32, "num_frames": 4, "intermediate_size": 40}
 TINY_TIMM = {"model_name": "resnet10t", "frames_per_clip": 4, "frame_size": 32}
 BUILDERS = {
     "vidswin_albert": lambda: vidswin_albert.vidswin_albert(random_weights=True, **TINY_SWIN),
     "frame_timm": lambda: frame_timm.frame_timm(random_weights=True, **TINY_TIMM),
+    "videomae": lambda: published(TINY_VIDEOMAE),
+    "vjepa2": lambda: published(TINY_VJEPA2),
+    "timesformer": lambda: published(TINY_TIMESFORMER),
 }
+
+
+def published(config):
+    pytest.importorskip("transformers")
+    return hf_video.hf_video(model_config={**TINY_TRANSFORMER, **config}, random_weights=True)
 
 
 @pytest.fixture(params=list(BUILDERS))
@@ -117,7 +136,9 @@ def test_half_precision_gives_nearly_the_same_features(expert, clips, dtype):
 
 def test_it_is_built_again_from_its_arguments(expert, clips):
     torch.manual_seed(5)
-    entry = {"vidswin_albert": vidswin_albert.vidswin_albert, "frame_timm": frame_timm.frame_timm}[expert.name]
+    entry = getattr(
+        {"vidswin_albert": vidswin_albert, "frame_timm": frame_timm, "hf_video": hf_video}[expert.name], expert.name
+    )
     again = entry(**expert.build_arguments()).eval()
     again.load_state_dict(expert.state_dict(), strict=True)
     assert torch.equal(again(clips)["last_hidden_state"], expert(clips)["last_hidden_state"])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mynah.utility.configuration.sections import Section, rules
 from mynah.utility.errors import UserError
-from mynah.utility.video.frames import IMAGENET_DEVIATION, IMAGENET_MEAN
+from mynah.utility.video.frames import renormalization
 
 
 class FrameTimmConfig(Section):
@@ -53,12 +53,9 @@ class FrameBackbone(nn.Module):
         names = settings.get("classifier") or ()
         self.classifiers = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
         # The contract's frames have ImageNet's statistics; some backbones want others.
-        ours, theirs = (IMAGENET_MEAN, IMAGENET_DEVIATION), (settings["mean"], settings["std"])
-        (mean, deviation), (its_mean, its_deviation) = (
-            [torch.tensor(values)[:, None, None] for values in pair] for pair in (ours, theirs)
-        )
-        self.register_buffer("scale", deviation / its_deviation, persistent=False)
-        self.register_buffer("shift", (mean - its_mean) / its_deviation, persistent=False)
+        scale, shift = renormalization(settings["mean"], settings["std"])
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
         self.feature_size = self._probe()
 
     def forward(self, frames: Tensor) -> Tensor:

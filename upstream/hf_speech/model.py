@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ class SpeechEncoder(nn.Module, ABC):
     model: nn.Module
     hidden_size: int
     num_hidden_states: int
+    unused: ClassVar[tuple[str, ...]] = ("masked_spec_embed",)
+    """Prefixes of weights that no feature depends on: what stands for masked frames in their training."""
 
     def __init__(self, model: nn.Module, extractor: Any):
         super().__init__()
@@ -134,6 +136,8 @@ class ExtractedEncoder(SpeechEncoder):
 
 class WhisperEncoder(SpeechEncoder):
     """Whisper's encoder, which reads exactly 30 s: shorter inputs are filled up, longer ones cut into such parts."""
+
+    unused = ("decoder.",)
 
     def __init__(self, model: nn.Module, extractor: Any):
         super().__init__(model, extractor)

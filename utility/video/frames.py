@@ -1,5 +1,6 @@
 """Frames of a clip as tensors: which of them are taken, their size, their scale."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -46,6 +47,16 @@ def normalize_frames(frames: Tensor) -> Tensor:
     """(..., 3, H, W) uint8 -> float32 of ImageNet's mean 0 and deviation 1."""
     shift, scale = _imagenet(frames.device)
     return (frames.float() - shift) / scale
+
+
+def renormalization(mean: Sequence[float], deviation: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Scale and shift, (3, 1, 1) each: `frames * scale + shift` turns what `normalize_frames` gives into pixels in
+    [0, 1] of another mean and deviation.
+    """
+    ours, their_mean, theirs = (
+        torch.tensor(list(values))[:, None, None] for values in (IMAGENET_DEVIATION, mean, deviation)
+    )
+    return ours / theirs, (torch.tensor(IMAGENET_MEAN)[:, None, None] - their_mean) / theirs
 
 
 def _resized(clip: Tensor, size: tuple[int, int]) -> Tensor:

@@ -9,6 +9,7 @@ from mynah.utility.video.frames import (
     IMAGENET_DEVIATION,
     IMAGENET_MEAN,
     normalize_frames,
+    renormalization,
     sample_frames,
     sampled_positions,
     square_frames,
@@ -45,3 +46,11 @@ def test_normalization_equals_torchvisions():
     scaled = v2.ToDtype(torch.float32, scale=True)(clip)
     expected = v2.Normalize(IMAGENET_MEAN, IMAGENET_DEVIATION)(scaled)
     torch.testing.assert_close(normalize_frames(clip), expected, atol=1e-5, rtol=0)
+
+
+def test_frames_can_be_brought_to_another_normalization():
+    clip = torch.randint(0, 256, (2, 3, 5, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, deviation = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+    expected = v2.Normalize(mean, deviation)(clip / 255)
+    scale, shift = renormalization(mean, deviation)
+    torch.testing.assert_close(normalize_frames(clip) * scale + shift, expected, atol=1e-5, rtol=0)

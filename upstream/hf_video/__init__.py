@@ -1,0 +1,1 @@
+"""Video encoders of Hugging Face as upstreams."""
