@@ -135,8 +135,9 @@ def test_a_clip_has_transformers_own_states_alone_and_in_a_batch(pair):
         alone = upstream([clip])["hidden_states"]
         assert len(alone) == len(expected) == upstream.num_hidden_states
         for own, batched, state in zip(alone, together, expected, strict=True):
-            torch.testing.assert_close(own, state, atol=1e-5, rtol=1e-5)
-            torch.testing.assert_close(batched[row], state[0], atol=1e-5, rtol=1e-5)
+            bound = 1e-5 * max(1.0, state.abs().max().item())  # states between the norms grow with the depth
+            torch.testing.assert_close(own, state, atol=bound, rtol=0)
+            torch.testing.assert_close(batched[row], state[0], atol=bound, rtol=0)
 
 
 @torch.no_grad()
