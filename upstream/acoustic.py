@@ -93,6 +93,8 @@ def load_acoustic_upstream(
     for key, value in overrides.items():
         set_option(plain, key if "." in key else f"model.{key}", value)
     source = f"the options of {name}" if config is None or isinstance(config, dict) else str(config)
+    if trained is not None and config is None and not overrides:
+        source = str(ckpt)
     chosen = from_plain(AcousticConfig, plain, source)
 
     model = model_class(chosen)

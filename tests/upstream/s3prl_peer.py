@@ -1,6 +1,7 @@
 """Checkpoints as s3prl writes them, with random weights, and its hidden states by the published equations.
 
-All is written plainly in numpy, in double precision, of nothing but the file's content and one waveform.
+All is written plainly in numpy, in double precision, of nothing but the file's content and one waveform; Kaldi's
+features alone are those of torchaudio, as in s3prl.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torchaudio.compliance import kaldi
 
 WIDTH, INNER, HEADS = 24, 40, 4
 MEL = {"feat_type": "mel", "channel": 0, "log": True, "delta": 0, "cmvn": True}
@@ -96,10 +98,17 @@ def content(kind: str, layout: str = "2021", seed: int = 0, **changes: Any) -> d
             "Global_step": 500000,
             "Settings": {"Config": {"transformer": section, "online": config["audio"]}, "Paras": arguments},
         }
-    states = {"Optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 2e-4, "betas": (0.9, 1)}]}}
+    states = {
+        "Optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 2e-4, "betas": (0.9, 1)}]}
+    }
     states |= {"Step": 1000000, "Args": arguments, "SpecHead": head, "Transformer": transformer}
     if layout == "2021":
-        return {**states, "Config": config, "Runner": {"total_steps": 1000000}, "Scheduler": _object_of_a_lost_module()}
+        return {
+            **states,
+            "Config": config,
+            "Runner": {"total_steps": 1000000},
+            "Scheduler": _object_of_a_lost_module(),
+        }
     return {**states, "Config": {"runner": {"total_steps": 1000000}}, "Upstream_Config": config}
 
 
@@ -225,9 +234,10 @@ def _encode(whole: dict[str, Any], shape: dict[str, Any], x: np.ndarray) -> list
 
     def norm(name: str, x: np.ndarray) -> np.ndarray:
         centred = x - x.mean(1, keepdims=True)
-        return weights[f"{name}.weight"] * centred / np.sqrt((centred**2).mean(1, keepdims=True) + epsilon) + weights[
-            f"{name}.bias"
-        ]
+        return (
+            weights[f"{name}.weight"] * centred / np.sqrt((centred**2).mean(1, keepdims=True) + epsilon)
+            + weights[f"{name}.bias"]
+        )
 
     x = norm("input_representations.LayerNorm", linear("input_representations.spec_transform", x) + positions(len(x)))
     states = [x]
@@ -269,7 +279,9 @@ def features(audio: dict[str, Any], wav: Tensor) -> np.ndarray:
     """(T, D) of one waveform."""
     samples = wav.double().numpy()
     if "kaldi" in audio:
-        return normalized(with_deltas(fbank(samples), audio["delta"]["order"]))
+        kind = audio["kaldi"]["feat_type"]
+        x = getattr(kaldi, kind)(wav[None], sample_frequency=16000, **audio["kaldi"][kind])
+        return normalized(with_deltas(x.double().numpy(), audio["delta"]["order"]))
     samples = samples * 10 ** (audio["target_level"] / 20) / (math.sqrt((samples**2).mean()) + 1e-10)
     wanted = audio["input"]
     x = power(samples, audio["n_freq"])
@@ -300,25 +312,6 @@ def htk_filters(bins: int, filters: int) -> np.ndarray:
         rising, falling = (frequencies - low) / (middle - low), (high - frequencies) / (high - middle)
         table[:, index] = np.maximum(0, np.minimum(rising, falling))
     return table
-
-
-def fbank(samples: np.ndarray) -> np.ndarray:
-    """Kaldi's 80 log mel energies: no offset, pre-emphasis, Povey's window, 512 points, 20 to 8000 Hz."""
-    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 399)) ** 0.85
-    edges = np.linspace(1127 * math.log(1 + 20 / 700), 1127 * math.log(1 + 8000 / 700), 82)
-    points = 1127 * np.log(1 + np.arange(256) * 16000 / 512 / 700)
-    found = []
-    for start in range(0, len(samples) - 400 + 1, 160):
-        frame = samples[start : start + 400]
-        frame = frame - frame.mean()
-        frame = frame - 0.97 * np.concatenate([frame[:1], frame[:-1]])
-        spectrum = np.abs(np.fft.rfft(frame * window, 512)[:256]) ** 2
-        energies = []
-        for low, middle, high in zip(edges, edges[1:], edges[2:], strict=False):
-            triangle = np.minimum((points - low) / (middle - low), (high - points) / (high - middle))
-            energies.append((np.maximum(0, triangle) * spectrum).sum())
-        found.append(np.log(np.maximum(energies, 2.0**-23)))
-    return np.array(found)
 
 
 def with_deltas(x: np.ndarray, order: int) -> np.ndarray:
