@@ -195,6 +195,48 @@ def test_build_arguments_build_it_again_without_the_file(tmp_path, kind):
         assert torch.equal(one, other)
 
 
+def test_a_task_is_trained_on_it_and_needs_the_file_no_more(tmp_path, corpus):
+    path = peer.write(tmp_path / "states-1000000.ckpt", peer.content("audio_albert", "v0.1"))
+    options = ["trainer.max_steps=1", "dataloader.num_workers=0", f"datarc.file_path={corpus}"]
+    mynah.train(
+        "voxceleb1_speaker",
+        upstream="aalbert",
+        checkpoint=path,
+        name="sid",
+        root=tmp_path,
+        fine_tune=True,
+        overrides=[*options, "trainer.enable_progress_bar=false"],
+    )
+    path.unlink()
+    (prediction,) = mynah.predict(tmp_path / "sid", [next(corpus.rglob("*.wav"))])
+    assert "speaker" in str(prediction)
+
+
+def test_the_graph_takes_as_many_positions_as_are_encoded_whole(tmp_path):
+    class LastHiddenState(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, wavs, lengths):
+            states, positions, _ = self.model(wavs, lengths)
+            return states[-1], positions
+
+    expert, _ = make(tmp_path, "audio_albert", **{"task.sequence_length": 60})
+    k = torch.export.Dim("k", min=3, max=60)
+    wavs, lengths = torch.stack([voice(160 * 40 - 160)] * 2), torch.tensor([6240, 4000])
+    shapes = {"wavs": {1: 160 * k - 160}, "lengths": {}}
+    program = torch.export.export(LastHiddenState(expert.model), (wavs, lengths), dynamic_shapes=shapes)
+    wavs, lengths = torch.stack([voice(160 * 59, 1)] * 2), torch.tensor([160 * 59, 3000])
+    expected, positions = LastHiddenState(expert.model)(wavs, lengths)
+    found, _ = program.module()(wavs, lengths)
+    for row, valid in enumerate(positions):
+        torch.testing.assert_close(found[row, :valid], expected[row, :valid], atol=1e-5, rtol=1e-4)
+    longer = {"wavs": {1: 160 * torch.export.Dim("k", min=3, max=61) - 160}, "lengths": {}}
+    with pytest.raises(Exception, match="60"):
+        torch.export.export(LastHiddenState(expert.model), (wavs, lengths), dynamic_shapes=longer)
+
+
 def test_the_heads_are_theirs(tmp_path):
     expert, whole = make(tmp_path, "mockingjay_linear", "v0.1")
     weights = {name: weight.double().numpy() for name, weight in whole["SpecHead"].items()}

@@ -102,7 +102,7 @@ NONSENSE = {
     "huge text": entry(b"X\xff\xff\xff\xffabc"),
     "huge bytes": entry(b"\x8e" + b"\xff" * 7 + b"\x7fabc"),
     "huge number": entry(b"\x8b\xff\xff\xff\x7f1"),
-    "deep": entry(b"]" * 100_000 + b"a" * 99_999),
+    "deep": entry(b"]" * 10_000 + b"a" * 9_999),
     "a dictionary that holds itself": entry(b"}q\x00X\x01\x00\x00\x00ah\x00s"),
     "stack underflow": PROTOCOL + b"aaaa" + STOP,
     "no stop": entry(b"N")[:-1],
@@ -172,7 +172,7 @@ def test_nonsense_is_one_message(tmp_path, case, form):
 def test_a_real_file_cut_anywhere_is_one_message(tmp_path, zip_format):
     whole = peer.write(tmp_path / "whole.ckpt", peer.content("audio_albert"), zip_format).read_bytes()
     path = tmp_path / "cut.ckpt"
-    for size in [0, 1, 2, 30, 100, *range(1000, len(whole), len(whole) // 20), len(whole) - 1]:
+    for size in [0, 1, 2, 30, 100, *range(1000, len(whole), len(whole) // 6), len(whole) - 1]:
         path.write_bytes(whole[:size])
         with pytest.raises(UserError, match=r"cut\.ckpt: [^\n]+$"):
             mynah.load("aalbert", ckpt=path)
