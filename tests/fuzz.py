@@ -399,7 +399,38 @@ def weight_files(folder: Path, count: int, seed: int) -> Iterator[Case]:
         )
 
 
-LOADERS = (audio, video, captions, tables, yaml_files, caches, tokenizers, checkpoints, resumed_runs, weight_files)
+def s3prl_files(folder: Path, count: int, seed: int) -> Iterator[Case]:
+    import mynah
+    from tests.upstream import s3prl_peer
+
+    def read(path: Path) -> None:
+        mynah.load("aalbert", ckpt=str(path))
+
+    for layout, zipped in (("2021", True), ("v0.1", False)):
+        path = s3prl_peer.write(folder / "whole.ckpt", s3prl_peer.content("audio_albert", layout), zipped)
+        yield from damaged("s.ckpt", path.read_bytes(), 3 * count, seed, folder, read)
+    whole = s3prl_peer.content("audio_albert", "2022")
+    cases = list(odd_values(whole))
+    for what, change in (cases[index] for index in np.random.default_rng(seed).permutation(len(cases))[: 20 * count]):
+        changed = copy.deepcopy(whole)
+        change(changed)
+        torch.save(changed, folder / "odd.ckpt")
+        yield f"s3prl {what}", lambda: read(folder / "odd.ckpt")
+
+
+LOADERS = (
+    audio,
+    video,
+    captions,
+    tables,
+    yaml_files,
+    caches,
+    tokenizers,
+    checkpoints,
+    resumed_runs,
+    weight_files,
+    s3prl_files,
+)
 KINDS: dict[str, Callable[[Path, int, int], Iterator[Case]]] = {each.__name__: each for each in LOADERS}
 
 

@@ -12,6 +12,7 @@ import torch
 
 from mynah.upstream.aalbert import hubconf
 from mynah.utility.experiments.checkpoint import METADATA, make_metadata, save_atomically
+from tests.upstream import s3prl_peer
 
 REPOSITORY = Path(__file__).parents[1]
 if not (REPOSITORY / "hubconf.py").is_file():
@@ -27,6 +28,7 @@ NAMES = [
     "mfcc",
     "mockingjay",
     "spectrogram",
+    "tera",
     "vidswin_albert",
 ]
 TINY = {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
@@ -43,6 +45,7 @@ CONVOLUTIONS = {"conv_dim": [8] * 7, "num_conv_pos_embedding_groups": 2}
 OPTIONS = {
     "aalbert": TINY,
     "mockingjay": {**TINY, "num_hidden_groups": 2},
+    "tera": {"config": {"model": TINY}},
     "vidswin_albert": TINY_VIDEO,
     "frame_timm": {"model_name": "resnet10t", "frame_size": 32},
     "hf_speech": {"model_config": {**TINY, "model_type": "hubert", **CONVOLUTIONS}},
@@ -94,16 +97,18 @@ def test_every_upstream_loads_and_nothing_of_training_is_imported(tmp_path, chec
         heavy = ("lightning", "pytorch_lightning", "librosa", "tensorboard", "matplotlib", "pycocoevalcap")
         heavy += ("transformers", "sentencepiece.sentencepiece_model_pb2")
         before = list(sys.path)
-        for name in sys.argv[2:]:
+        for name in sys.argv[3:]:
             options = OPTIONS.get(name, {})
             expert = load(name, **options)
             use(expert)
             expert.get_downsample_rates("hidden_states"), expert.build_arguments()
         use(load("aalbert", ckpt=sys.argv[1]))
+        use(load("tera", ckpt=sys.argv[2]))
         print([name for name in heavy if name in sys.modules], sys.path[1:] == before, sys.path[0])
         """,
         tmp_path,
         str(checkpoint),
+        str(s3prl_peer.write(tmp_path / "states-1000000.ckpt", s3prl_peer.content("tera"))),
         *(name for name in NAMES if not name.startswith("hf_")),  # which import transformers, one of the heavy ones
     )
     assert done.stdout.strip() == f"[] True {REPOSITORY / 'mynah' / 'on_path'}"

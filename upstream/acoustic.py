@@ -1,8 +1,9 @@
-"""The expert of masked acoustic models, which aalbert and mockingjay share."""
+"""The expert of masked acoustic models, which aalbert, mockingjay and tera share."""
 
 import copy
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,18 @@ from torch import Tensor
 from mynah.upstream.interfaces import SpeechUpstream
 from mynah.utility.acoustic.config import AcousticConfig, AcousticPretrainConfig
 from mynah.utility.acoustic.model import AcousticModel
+from mynah.utility.acoustic.s3prl import config_of_s3prl, weights_of_s3prl
 from mynah.utility.configuration.load import from_plain, load_config, to_plain
 from mynah.utility.configuration.options import options_of_file, set_option
-from mynah.utility.experiments.checkpoint import METADATA, load_weights, read_checkpoint, select_weights
+from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import (
+    METADATA,
+    load_weights,
+    locate_checkpoint,
+    read_checkpoint,
+    select_weights,
+)
+from mynah.utility.experiments.s3prl_files import read_s3prl
 from mynah.utility.nn.padding import pad_signals
 from mynah.utility.nn.size import describe_size
 
@@ -56,38 +66,74 @@ class AcousticUpstream(SpeechUpstream):
 def load_acoustic_upstream(
     name: str,
     model_class: type[AcousticModel],
-    defaults: Path,
+    defaults: Path | None,
     ckpt: str | Path | None = None,
     config: str | Path | dict[str, Any] | None = None,
     random_weights: bool = False,
     **overrides: Any,
 ) -> AcousticUpstream:
-    """What the hub entries of aalbert and mockingjay do.
+    """What the hub entries of aalbert, mockingjay and tera do.
 
-    defaults: the plugin's pretrain_config.yaml. ckpt: a checkpoint's path or URL, or an experiment's directory; its
-    configuration and weights are taken. config: a YAML file whose sections `model`, `features` and `objective` go
-    over the checkpoint's or the defaults, or these sections as plain values, taken alone. overrides: single values,
-    `num_hidden_layers=3` for `model.num_hidden_layers`. Without a checkpoint the weights are random, with a warning
-    unless `random_weights`.
+    defaults: the plugin's pretrain_config.yaml; None where it has none. ckpt: a checkpoint's path or URL, or an
+    experiment's directory; its configuration and weights are taken. It may be one of s3prl's. config: a YAML file
+    whose sections `model`, `features` and `objective` go over the checkpoint's or the defaults, or these sections as
+    plain values, taken alone. overrides: single values, `num_hidden_layers=3` for `model.num_hidden_layers`. Without
+    a checkpoint the weights are random, with a warning unless `random_weights`.
     Raises UserError for anything that does not fit.
     """
-    checkpoint = None if ckpt is None else read_checkpoint(ckpt, "pretrain", name)
-    plain = _sections(defaults) if checkpoint is None else checkpoint[METADATA]["config"]
+    trained = None if ckpt is None else _read_trained(name, ckpt)
+    if trained is not None:
+        plain = copy.deepcopy(trained.config)
+    elif defaults is not None:
+        plain = _sections(defaults)
+    elif isinstance(config, dict):
+        plain = {}
+    else:
+        raise UserError(
+            f"{name} has no configuration of its own; give one of s3prl's checkpoints of it with -k (ckpt=)"
+        )
     if config is not None:
         plain = copy.deepcopy(config) if isinstance(config, dict) else options_of_file(plain, Path(config))
     for key, value in overrides.items():
         set_option(plain, key if "." in key else f"model.{key}", value)
     source = f"the options of {name}" if config is None or isinstance(config, dict) else str(config)
+    if trained is not None and config is None and not overrides:
+        source = str(ckpt)
     chosen = from_plain(AcousticConfig, plain, source)
 
     model = model_class(chosen)
-    if checkpoint is not None:
-        load_weights(model, select_weights(checkpoint["state_dict"], "model."), ckpt)
+    if trained is not None:
+        load_weights(model, trained.weights, ckpt)
         size = describe_size(model.encoder, model)
-        log.info("%s: loaded %s (step %d, %s)", name, ckpt, checkpoint[METADATA]["step"], size)
+        log.info("%s: loaded %s (%sstep %d, %s)", name, ckpt, trained.origin, trained.step, size)
     elif not random_weights:
         log.warning("%s: no checkpoint given, the weights are random (pass ckpt=, or -k)", name)
     return AcousticUpstream(name, model)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What is taken of a checkpoint."""
+
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+    step: int
+    origin: str = ""
+
+
+def _read_trained(name: str, ckpt: str | Path) -> _Trained:
+    path = locate_checkpoint(ckpt)
+    theirs = read_s3prl(path)
+    if theirs is None:
+        checkpoint = read_checkpoint(path, "pretrain", name)
+        weights = select_weights(checkpoint["state_dict"], "model.")
+        return _Trained(checkpoint[METADATA]["config"], weights, checkpoint[METADATA]["step"])
+    if name not in theirs.upstreams:
+        layers = "share their weights" if "aalbert" in theirs.upstreams else "have weights of their own"
+        advice = " or ".join(f"-u {one}" for one in theirs.upstreams)
+        raise UserError(f"{path}: a model of s3prl whose layers {layers}, which is no '{name}'; give {advice}")
+    config = config_of_s3prl(theirs, path)
+    return _Trained(config, weights_of_s3prl(theirs, config, path), theirs.step, "of s3prl, ")
 
 
 def _sections(defaults: Path) -> dict[str, Any]:

@@ -51,8 +51,8 @@ def signals() -> list[Tensor]:
 
 
 def test_all_upstreams_of_the_repository_are_held_to_the_contract():
-    # In test_video_contract.py and test_hf_speech.py.
-    elsewhere = ["frame_timm", "vidswin_albert", "hf_video", "hf_speech"]
+    # In test_video_contract.py, test_hf_speech.py and test_s3prl.py.
+    elsewhere = ["frame_timm", "vidswin_albert", "hf_video", "hf_speech", "tera"]
     assert sorted(find_plugins("upstream")) == sorted([*NAMES, *elsewhere])
 
 

@@ -21,6 +21,12 @@ class AcousticEncoderConfig(EncoderConfig):
     """Consecutive frames stacked into one position."""
     mask_token: bool = True
     """Whether a learned vector is added to zeroed positions."""
+    max_positions: int | None = Field(None, ge=1)
+    """Longer inputs are cut into the fewest equal parts that are not longer; each is encoded by itself, its positions
+    counted from 0, as s3prl does. None: whole, however long."""
+    ignore_blank_positions: bool = False
+    """s3prl's mask of attention: where k positions of a part have input that sums to 0, its last k are not attended
+    to."""
 
 
 class AcousticConfig(Section):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mynah.utility.audio.front_end import Framing
 from mynah.utility.audio.front_ends import FRONT_ENDS
+from mynah.utility.audio.level import scale_to_level
 from mynah.utility.audio.spectrogram import CMVN_FLOOR, add_deltas, utterance_cmvn, utterance_statistics
 from mynah.utility.configuration.sections import Section, one_of, rules, sections_of
 from mynah.utility.nn.padding import zero_padding
@@ -35,6 +36,9 @@ class AcousticFeaturesConfig(sections_of(FRONT_ENDS)):
     front_end: Annotated[str, one_of(FRONT_ENDS)] = "spectrogram"
     """spectrogram, or Kaldi's fbank, mfcc or kaldi_spectrogram; computed once for the input and all targets."""
     input: FeatureConfig = Field(default_factory=FeatureConfig)
+    level_db: float | None = Field(None, ge=-100, le=0)
+    """Decibels of full scale that every waveform's RMS is brought to before anything else (s3prl: -25); None: as it
+    is."""
 
     @rules
     def _front_end_gives_the_input(self) -> Iterable[str | None]:
@@ -84,6 +88,7 @@ class StackedFeatures(nn.Module):
         super().__init__()
         self.front_end = FRONT_ENDS[config.front_end](getattr(config, config.front_end))
         self.positions = Positions(self.front_end.framing, frames_per_position)
+        self.level_db = config.level_db
 
     def num_bins(self, feature: FeatureConfig) -> int:
         """Values of a frame, deltas included."""
@@ -95,6 +100,8 @@ class StackedFeatures(nn.Module):
 
     def forward(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """wavs: (B, T), lengths: (B,) samples -> the front end's spectra (B, F, ...) and the (B,) valid frames."""
+        if self.level_db is not None:
+            wavs = scale_to_level(wavs, lengths, self.level_db)
         return self.front_end(wavs, lengths)
 
     def stacked(self, spectra: Tensor, frames: Tensor, feature: FeatureConfig) -> Tensor:

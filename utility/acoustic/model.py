@@ -12,7 +12,7 @@ from mynah.utility.acoustic.config import AcousticConfig
 from mynah.utility.acoustic.features import StackedFeatures
 from mynah.utility.acoustic.masking import MaskPlan
 from mynah.utility.nn.encoder import TransformerEncoder, initialize_weights, sinusoid_positions
-from mynah.utility.nn.padding import lengths_to_mask
+from mynah.utility.nn.padding import equal_parts, lengths_to_mask, regroup
 
 
 class AcousticModel(nn.Module):
@@ -60,12 +60,44 @@ class AcousticModel(nn.Module):
         x = self.input_projection(shown.flatten(2).to(dtype))
         if plan is not None and self.mask_token is not None:
             x = x + plan.zeroed[:, :, None] * self.mask_token
+        parts = self._cut(positions, x.shape[1])
+        attended = self._attended(content, positions, parts)
+        if parts is not None:
+            x = regroup(x, positions, parts)
         x = x + sinusoid_positions(x.shape[1], x.shape[2], x.device).to(dtype)
         x = self.input_dropout(self.input_norm(x))
-        valid = lengths_to_mask(positions, x.shape[1])
+        valid = lengths_to_mask(attended, x.shape[1])
         whole = not torch.compiler.is_exporting() and bool(valid.all())  # a graph cannot ask its data
         states, attentions = self.encoder(x, None if whole else valid, return_attentions, num_layers=num_layers)
+        if parts is not None:
+            states = tuple(regroup(state, parts, positions) for state in states)
+            attentions = tuple(_block_diagonal(each, parts, positions) for each in attentions)
         return states, positions, attentions
+
+    def _cut(self, positions: Tensor, longest: int) -> Tensor | None:
+        """The lengths of the parts that are encoded by themselves, row after row; None where nothing is cut."""
+        limit = self.config.model.max_positions
+        if limit is None:
+            return None
+        if torch.compiler.is_exporting():  # how many parts there are depends on the data
+            torch._check(longest <= limit, lambda: f"the graph takes at most {limit} positions")
+            return None
+        return None if longest <= limit else equal_parts(positions, limit)
+
+    def _attended(self, content: Tensor, positions: Tensor, parts: Tensor | None) -> Tensor:
+        """How many positions of each input, or part of one, may be attended to, from its first: (B,) or (P,).
+
+        s3prl counts those whose input sums to anything but 0, and adds -10000 to the scores of all beyond that count,
+        which takes them out: exp(-10000) is 0. Where each is blank it does so to all, which a softmax does not see.
+        """
+        lengths = positions if parts is None else parts
+        if not self.config.model.ignore_blank_positions:
+            return lengths
+        told = content.flatten(2).sum(-1, keepdim=True) != 0
+        if parts is not None:
+            told = regroup(told, positions, parts)
+        count = (told[:, :, 0] & lengths_to_mask(lengths, told.shape[1])).sum(-1)
+        return torch.where(count > 0, count, lengths)
 
     def predict(self, wavs: Tensor, lengths: Tensor, plan: MaskPlan) -> tuple[Any, Any]:
         """The objective's predictions and targets at the positions that the plan masks.
@@ -87,3 +119,17 @@ class AcousticModel(nn.Module):
         """
         predictions, targets = self.predict(wavs, lengths, plan)
         return self.objective.loss(predictions, targets, plan.target.sum() if num_masked is None else num_masked)
+
+
+def _block_diagonal(maps: Tensor, parts: Tensor, positions: Tensor) -> Tensor:
+    """maps: (P, heads, M, M) of parts: (P,) -> (B, heads, N, N), zero between parts."""
+    longest = int(positions.max())
+    whole = maps.new_zeros(len(positions), maps.shape[1], longest, longest)
+    lengths, row, start = positions.tolist(), 0, 0
+    for each, size in zip(maps, parts.tolist(), strict=True):
+        if start == lengths[row]:
+            row, start = row + 1, 0
+        end = start + size
+        whole[row, :, start:end, start:end] = each[:, :size, :size]
+        start = end
+    return whole

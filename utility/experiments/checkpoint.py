@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.download import download, is_url
 from mynah.utility.experiments.integrity import not_finite, some_of, why_damaged
+from mynah.utility.experiments.s3prl_files import advice_for
 from mynah.utility.storage import replacing
 
 FORMAT_VERSION = 1
@@ -50,7 +51,8 @@ def read_checkpoint(source: str | Path, kind: str, upstream: str | None = None) 
     metadata = checkpoint.get(METADATA) if isinstance(checkpoint, dict) else None
     expected = KINDS[kind] + (f" for upstream '{upstream}'" if upstream else "")
     if not isinstance(metadata, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise UserError(f"{path}: a torch file, but not a checkpoint of Mynah; expected {expected}")
+        what = advice_for(path) or "a torch file, but not a checkpoint of Mynah"
+        raise UserError(f"{path}: {what}; expected {expected}")
     types = CARD_TYPES if metadata.get("kind") != "downstream" else CARD_TYPES | TASK_TYPES
     if wrong := [key for key, kind_of in types.items() if type(metadata.get(key)) is not kind_of]:
         raise UserError(
@@ -183,6 +185,8 @@ def load_checkpoint(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # bytes that are no checkpoint make the unpickler fail in many ways
+        if advice := advice_for(path):
+            raise UserError(f"{path}: {advice}") from error
         size = path.stat().st_size
         raise UserError(
             f"{path}: not a readable checkpoint ({size} bytes of another kind of file); expected one written by "

@@ -25,6 +25,30 @@ def pad_signals(signals: Sequence[Tensor], device: torch.device | None = None) -
     return padded.to(device, non_blocking=True), lengths.to(device, non_blocking=True)
 
 
+def equal_parts(lengths: Tensor, longest: int) -> Tensor:
+    """lengths: (B,) of at least 1 -> (P,), each length as the fewest parts of at most `longest`, row after row.
+
+    The parts of a row are equal but for the last, which has what is left: 10 by at most 4 give 4, 4, 2, as in
+    `torch.chunk`.
+    """
+    parts = []
+    for length in lengths.tolist():
+        size = -(-length // -(-length // longest))
+        parts += [min(size, length - start) for start in range(0, length, size)]
+    return torch.tensor(parts, device=lengths.device)
+
+
+def regroup(x: Tensor, lengths: Tensor, others: Tensor) -> Tensor:
+    """x: (B, N, D) rows of lengths: (B,) -> (P, max others, D), the same vectors in order in rows of others: (P,).
+
+    Both lengths have one sum. Padding is zero.
+    """
+    valid = lengths_to_mask(others)
+    grouped = x.new_zeros(*valid.shape, x.shape[2])
+    grouped[valid] = x[lengths_to_mask(lengths, x.shape[1])]
+    return grouped
+
+
 def zero_padding(x: Tensor, lengths: Tensor) -> Tensor:
     """x: (B, N, D) -> the same with zeros in the positions at and beyond each row's length."""
     return x.masked_fill(~lengths_to_mask(lengths, x.shape[1])[:, :, None], 0.0)
