@@ -68,6 +68,16 @@ def parse_arguments(program: str = "mynah benchmark", arguments: list[str] | Non
         "-c", dest="config", metavar="FILE", type=Path, help="YAML file of a table, such as table.yaml"
     )
 
+    table.add_argument(
+        "--compare",
+        metavar="DIR",
+        type=Path,
+        nargs="+",
+        action="extend",
+        help="instead: the table of experiments of run_downstream.py that exist, in these folders and below them; -n "
+        "writes it to a folder",
+    )
+
     training = parser.add_argument_group("the experiments")
     training.add_argument(
         "--lrs", metavar="LR", type=float, nargs="+", help="learning rates of the head, among which dev chooses"
@@ -119,13 +129,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         print(describe_plugins(arguments.plugin_paths))
         return 0
+    given: dict[str, Any] = {key: value for key in TABLE_FIELDS if (value := getattr(arguments, key)) is not None}
+    if arguments.compare:
+        return _compare(arguments, given)
     if not arguments.name:
         raise UserError("-n NAME is needed: the name of the table")
     from mynah.tables.benchmark import BenchmarkOptions, benchmark, check_name, is_failed
-    from mynah.tables.writing import main_table
 
     check_name(arguments.name)
-    given: dict[str, Any] = {key: value for key in TABLE_FIELDS if (value := getattr(arguments, key)) is not None}
     options = BenchmarkOptions(
         name=arguments.name,
         root=arguments.root,
@@ -140,8 +151,26 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         log.warning("what was finished is kept; to go on:\n  %s -n %s", arguments.program, arguments.name)
         raise
+    _print(grid)
+    return 1 if is_failed(grid) else 0
+
+
+def _compare(arguments: argparse.Namespace, given: dict[str, Any]) -> int:
+    from mynah.tables.benchmark import check_name, compare_experiments
+
+    if given or arguments.config or arguments.retry:
+        raise UserError("--compare makes a table of experiments that exist; leave what is to be trained out")
+    if arguments.name:
+        check_name(arguments.name)
+    folder = arguments.root / arguments.name if arguments.name else None
+    _print(compare_experiments(arguments.compare, folder, arguments.plugin_paths))
+    return 0
+
+
+def _print(grid: Any) -> None:
+    from mynah.tables.writing import main_table
+
     failures: list[str] = []
     print("\n".join(main_table(grid, failures)))
     for number, reason in enumerate(failures, start=1):
         print(f"[{number}] {reason}")
-    return 1 if is_failed(grid) else 0

@@ -8,16 +8,20 @@ from typing import Any
 
 from mynah.plugins import get_plugin
 from mynah.tables.cells import CellState
-from mynah.tables.chart import draw_chart
+from mynah.tables.chart import PICTURE, draw_chart
+from mynah.tables.compare import compare
 from mynah.tables.config import LR, TableConfig, TaskColumn, read_table
+from mynah.tables.experiment import import_everything
 from mynah.tables.metrics import Metric
 from mynah.tables.plan import FAILED
 from mynah.tables.store import Table, forget_failures, known_table, open_table
-from mynah.tables.superb import write_superb
+from mynah.tables.superb import JSON, write_superb
 from mynah.tables.worker import Worker
-from mynah.tables.writing import Grid, write_tables
+from mynah.tables.writing import CSV, MARKDOWN, Grid, write_tables
 from mynah.utility.configuration.load import load_config, to_plain
 from mynah.utility.errors import UserError
+
+RESULTS = (MARKDOWN, CSV, JSON, PICTURE)
 
 log = logging.getLogger("mynah")
 
@@ -64,14 +68,43 @@ def benchmark(options: BenchmarkOptions) -> Grid:
 
     def write(states: list[CellState]) -> Grid:
         grid = Grid(options.name, table.config.upstreams, table.config.tasks, metrics, states, notes_on(table))
-        write_tables(grid, table.folder)
-        write_superb(grid, table.folder)
+        _write(grid, table.folder)
         return grid
 
+    import_everything()
     grid = write(Worker(table, metrics, options.more, changed=write).work())
     draw_chart(grid, table.folder)
     log.info("results in %s", table.folder)
     return grid
+
+
+def compare_experiments(
+    folders: Sequence[Path], folder: Path | None = None, plugin_paths: Sequence[str | Path] = ()
+) -> Grid:
+    """The table of experiments that exist, written into a folder if one is given. Raises UserError."""
+    if folder is not None and folder.is_dir() and any(each.name not in RESULTS for each in folder.iterdir()):
+        raise UserError(f"{folder} holds something else than a comparison; -n takes another name")
+
+    from mynah.downstream.build import import_expert
+
+    def metric_of(task: str) -> Metric:
+        return _metric(import_expert(get_plugin("downstream", task, plugin_paths)))
+
+    grid = compare(folders, metric_of, folder.name if folder else "comparison")
+    if folder is not None:
+        _write(grid, folder)
+        draw_chart(grid, folder)
+        log.info("results in %s", folder)
+    return grid
+
+
+def _write(grid: Grid, folder: Path) -> None:
+    write_tables(grid, folder)
+    write_superb(grid, folder)
+
+
+def _metric(expert: Any) -> Metric:
+    return Metric(expert.monitor, expert.mode)
 
 
 def _asked_for(options: BenchmarkOptions, known: TableConfig | None) -> TableConfig | None:
@@ -99,7 +132,7 @@ def _check_task(column: TaskColumn, config: TableConfig, plugin_paths: Sequence[
     for varied in column.varied:
         options = [*column.options, *([varied] if varied else []), *(f"{LR}={lr!r}" for lr in config.lrs[:1])]
         load_config(expert.Config, files=[file], overrides=options)
-    return Metric(expert.monitor, expert.mode)
+    return _metric(expert)
 
 
 def notes_on(table: Table) -> list[str]:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mynah import ROOT
@@ -29,20 +29,27 @@ LAUNCHED = (*RANKS, "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK",
 log = logging.getLogger("mynah")
 
 
+def import_everything() -> None:
+    """Import what experiments need, so that their processes have it."""
+    import matplotlib.backends.backend_agg  # noqa: F401
+    import torch.utils.tensorboard  # noqa: F401
+
+    import mynah.downstream.training  # noqa: F401
+
+
 def is_taken(run: Run) -> bool:
     """Whether another process has claimed the experiment."""
     return is_locked(run.claim)
 
 
-def execute(run: Run, more: Sequence[str] = ()) -> bool:
+def execute(run: Run, more: Sequence[str] = (), attempt: Callable[[list[str]], str] | None = None) -> bool:
     """Run an experiment to its outcome; False where another process has it.
 
     more: arguments of run_downstream.py that change no result, such as --device. An interruption of this process lets
-    the experiment save its state, and is raised then.
+    the experiment save its state, and is raised then. attempt: what the new process does with the arguments, by
+    default `train_task`; it returns why it failed, or "".
     """
-    import mynah.downstream.training  # noqa: F401 (before the fork, once)
-
-    process = multiprocessing.get_context("fork").Process(target=_run, args=(run, list(more)))
+    process = multiprocessing.get_context("fork").Process(target=_run, args=(run, list(more), attempt))
     process.start()
     interrupted = None
     while process.is_alive():
@@ -69,7 +76,7 @@ def _how_it_ended(status: int | None) -> str:
     return "stopped before its end, by a signal or trainer.max_time; it can be continued"
 
 
-def _run(run: Run, more: list[str]) -> None:
+def _run(run: Run, more: list[str], attempt: Callable[[list[str]], str] | None) -> None:
     """In the new process: claim the experiment, run it, and note why it failed if it does."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -87,11 +94,11 @@ def _run(run: Run, more: list[str]) -> None:
     _write_to(run.folder / LOG_FILE)
     arguments = [*run.arguments(), *more]
     _pretend(arguments)
-    if reason := _attempt(arguments):
+    if reason := (attempt or train_task)(arguments):
         run.fail(reason)
 
 
-def _attempt(arguments: list[str]) -> str:
+def train_task(arguments: list[str]) -> str:
     """Run run_downstream.py in this process; why it failed, "" where it did not."""
     from mynah.commands import downstream
 

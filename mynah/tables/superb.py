@@ -74,10 +74,12 @@ def _entry(grid: Grid, row: Any, names: dict[str, str]) -> dict[str, Any]:
         state, name = grid.state(row, column), names[column.label]
         entry[name] = "-"
         if state is not None and state.status == FINISHED and state.mean is not None:
-            entry[name] = scaled(state.metric.key, state.mean)
+            entry[name] = _score(state.metric.key, state.mean)
             if state.deviation is not None:
-                deviations[name] = scaled(state.metric.key, state.deviation)
-            others[name] = {name_of(key): scaled(key, value) for key, value in other_metrics(state)}
+                deviations[name] = _score(state.metric.key, state.deviation)
+            others[name] = {
+                name_of(key): _score(key, value) for key, value in other_metrics(state) if key != state.metric.key
+            }
         if state is not None and state.reasons:
             failures[name] = state.reasons
     return {
@@ -87,3 +89,7 @@ def _entry(grid: Grid, row: Any, names: dict[str, str]) -> dict[str, Any]:
         "otherMetrics": others,
         "failures": failures,
     }
+
+
+def _score(key: str, value: float) -> float:
+    return round(scaled(key, value), 6)
