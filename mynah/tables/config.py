@@ -88,15 +88,8 @@ class TaskColumn(_Named):
         return [f"{key}={value}" for value in values]
 
     @rules
-    def _options_are_assignments(self) -> Iterable[str | None]:
-        for option in self.options:
-            if "=" not in option:
-                yield f"options: expected KEY=VALUE, got {shown(option)}"
-        if self.vary is not None:
-            try:
-                parse_values(self.vary)
-            except ValueError as error:
-                yield f"vary: {error}"
+    def _options_can_be_read(self) -> Iterable[str | None]:
+        yield from _unreadable(self.options, [] if self.vary is None else [self.vary])
 
 
 class TableConfig(Section):
@@ -121,6 +114,12 @@ class TableConfig(Section):
     def _rates_are_given_once(self) -> Iterable[str | None]:
         if len(set(self.lrs)) < len(self.lrs):
             yield f"lrs: {shown(self.lrs)} has a learning rate twice; keep one"
+
+    @rules
+    def _options_can_be_read(self) -> Iterable[str | None]:
+        yield from _unreadable(
+            [split_target(option)[1] for option in self.options], [split_target(text)[1] for text in self.vary]
+        )
 
 
 def read_table(file: Path | None, given: dict[str, Any]) -> TableConfig:
@@ -165,6 +164,18 @@ def complete(config: TableConfig) -> TableConfig:
     for column in columns:
         _check_options(column, config)
     return config.replace(upstreams=rows, tasks=columns, options=[], vary=[])
+
+
+def _unreadable(options: Sequence[str], vary: Sequence[str]) -> Iterable[str]:
+    """What is wrong with texts "key=value" and "key=1,2"."""
+    for option in options:
+        if not option.partition("=")[0].strip() or "=" not in option:
+            yield f"options: expected KEY=VALUE, got {shown(option)}"
+    for text in vary:
+        try:
+            parse_values(text)
+        except ValueError as error:
+            yield f"vary: {error}"
 
 
 def _options_for(label: str, options: Sequence[str], labels: Sequence[str]) -> list[str]:
