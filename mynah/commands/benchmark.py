@@ -134,9 +134,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _compare(arguments, given)
     if not arguments.name:
         raise UserError("-n NAME is needed: the name of the table")
-    from mynah.tables.benchmark import BenchmarkOptions, benchmark, check_name, is_failed
+    from mynah.tables.benchmark import BenchmarkOptions, benchmark, is_failed
 
-    check_name(arguments.name)
     options = BenchmarkOptions(
         name=arguments.name,
         root=arguments.root,

@@ -1,19 +1,21 @@
 """`benchmark`: a table begun or gone on with, worked on, and written."""
 
 import logging
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import mynah
 from mynah.plugins import get_plugin
 from mynah.tables.cells import CellState
 from mynah.tables.chart import PICTURE, draw_chart
 from mynah.tables.compare import compare
 from mynah.tables.config import LR, TableConfig, TaskColumn, read_table
-from mynah.tables.experiment import import_everything
 from mynah.tables.metrics import Metric
-from mynah.tables.plan import FAILED
+from mynah.tables.plan import FAILED, read_json
 from mynah.tables.store import Table, forget_failures, known_table, open_table
 from mynah.tables.superb import JSON, write_superb
 from mynah.tables.worker import Worker
@@ -57,7 +59,23 @@ def benchmark(options: BenchmarkOptions) -> Grid:
 
     Raises UserError where the table is impossible: for an experiment that fails its cell says why.
     """
-    folder = options.root / options.name
+    table, metrics = prepare(options)
+
+    def write(states: list[CellState]) -> Grid:
+        grid = Grid(options.name, table.config.upstreams, table.config.tasks, metrics, states, notes_on(table))
+        _write(grid, table.folder)
+        return grid
+
+    grid = write(Worker(table, metrics, options.more, changed=write).work())
+    draw_chart(grid, table.folder)
+    log.info("results in %s", table.folder)
+    return grid
+
+
+def prepare(options: BenchmarkOptions) -> tuple[Table, dict[str, Metric]]:
+    """The table, begun or extended, and the metric of each of its tasks. Raises UserError."""
+    check_name(options.name)
+    folder = Path(options.root) / options.name
     given = _asked_for(options, known_table(folder))
     if given is not None:
         check_plugins(given, options.plugin_paths)
@@ -65,17 +83,24 @@ def benchmark(options: BenchmarkOptions) -> Grid:
     metrics = check_plugins(table.config, options.plugin_paths)
     if options.retry and (count := forget_failures(table.folder)):
         log.info("%d experiments that failed are tried again", count)
+    return table, metrics
 
-    def write(states: list[CellState]) -> Grid:
-        grid = Grid(options.name, table.config.upstreams, table.config.tasks, metrics, states, notes_on(table))
-        _write(grid, table.folder)
-        return grid
 
-    import_everything()
-    grid = write(Worker(table, metrics, options.more, changed=write).work())
-    draw_chart(grid, table.folder)
-    log.info("results in %s", table.folder)
-    return grid
+def benchmark_as_process(options: BenchmarkOptions) -> dict[str, Any]:
+    """`benchmark` for any Python process: experiments are forks, which one with threads or a GPU in use cannot have.
+
+    Returns what results.json holds. Raises UserError.
+    """
+    table, _ = prepare(options)
+    script = mynah.ROOT / "run_benchmark.py"
+    program = [str(script)] if script.is_file() else ["-m", "mynah", "benchmark"]
+    command = [sys.executable, *program, "-n", options.name, "-p", str(options.root), *options.more]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+    if done.returncode not in (0, 1):
+        raise UserError(
+            f"the work on table {options.name} ended early (status {done.returncode}); call again to go on"
+        )
+    return read_json(table.folder / JSON) or {}
 
 
 def compare_experiments(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mynah.tables.metrics import scaled
+from mynah.tables.metrics import RATES, scaled
 from mynah.tables.plan import FINISHED
 from mynah.tables.writing import Grid
 
@@ -26,7 +26,7 @@ def draw_chart(grid: Grid, folder: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    across = min(PANELS_IN_A_ROW, len(grid.columns))
+    across = 2 if len(grid.columns) == 4 else min(PANELS_IN_A_ROW, len(grid.columns))
     down = -(-len(grid.columns) // across)
     height = PANEL_MARGIN + BAR_HEIGHT * max(len(grid.rows), 2)
     width = PANEL_WIDTH * across + 0.08 * min(MAX_LABEL, max(len(row.label) for row in grid.rows))
@@ -46,7 +46,7 @@ def draw_chart(grid: Grid, folder: Path) -> Path:
 
 def _draw_task(panel: "Axes", grid: Grid, column: "TaskColumn", colors: tuple) -> None:
     metric = grid.metrics[column.label]
-    longest = 0.0
+    shortest = longest = 0.0
     for place, row in enumerate(grid.rows):
         state = grid.state(row, column)
         if state is None or state.status != FINISHED or state.mean is None:
@@ -55,11 +55,11 @@ def _draw_task(panel: "Axes", grid: Grid, column: "TaskColumn", colors: tuple) -
         mean = scaled(metric.key, state.mean)
         spread = scaled(metric.key, state.deviation or 0.0)
         panel.barh(place, mean, height=0.7, color=colors[place % len(colors)], xerr=spread or None, capsize=3)
-        text = f"{mean:.{1 if abs(mean) >= 10 else 3}f}"
+        text = f"{mean:.{1 if metric.key in RATES else 3}f}"
         place_of_text = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
         panel.annotate(text, (max(mean + spread, 0), place), **place_of_text)
-        longest = max(longest, mean + spread)
-    panel.set_xlim(0 if longest > 0 else None, longest * 1.18 or 1)
+        shortest, longest = min(shortest, mean - spread * (mean < 0)), max(longest, mean + spread)
+    panel.set_xlim(shortest * 1.05, longest * 1.18 or 1)
     panel.set_title(_shortened(column.label), fontsize=10)
     panel.set_xlabel(metric.title, fontsize=9)
     panel.grid(axis="x", alpha=0.3)
@@ -67,4 +67,4 @@ def _draw_task(panel: "Axes", grid: Grid, column: "TaskColumn", colors: tuple) -
 
 
 def _shortened(label: str) -> str:
-    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 12]}…{label[-11:]}"
+    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 15]}…{label[-14:]}"

@@ -128,6 +128,8 @@ def read_table(file: Path | None, given: dict[str, Any]) -> TableConfig:
     given: fields of TableConfig, those that are not given left out. Raises UserError.
     """
     plain = {} if file is None else to_plain(load_config(TableConfig, files=[file]))
+    if missing := [f"--{key}" for key in ("upstreams", "tasks") if key not in plain and key not in given]:
+        raise UserError(f"a table needs {' and '.join(missing)}; give them, or a file of a table with -c")
     added = {key: [*plain.get(key, ()), *given.get(key, ())] for key in ("options", "vary")}
     return complete(from_plain(TableConfig, {**plain, **given, **added}, "the table's options"))
 

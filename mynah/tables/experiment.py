@@ -49,6 +49,8 @@ def execute(run: Run, more: Sequence[str] = (), attempt: Callable[[list[str]], s
     the experiment save its state, and is raised then. attempt: what the new process does with the arguments, by
     default `train_task`; it returns why it failed, or "".
     """
+    if attempt is None:
+        import_everything()  # once, before the forks
     process = multiprocessing.get_context("fork").Process(target=_run, args=(run, list(more), attempt))
     process.start()
     interrupted = None

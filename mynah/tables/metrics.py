@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 RATES = {
     "accuracy": "accuracy",
+    "chance": "chance",
     "top5": "top-5 accuracy",
     "unweighted_recall": "unweighted recall",
     "unweighted_accuracy": "unweighted accuracy",

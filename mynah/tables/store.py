@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mynah.tables.config import TableConfig, TaskColumn, UpstreamRow
+from mynah.tables.config import TableConfig, TaskColumn, UpstreamRow, complete
 from mynah.tables.plan import FAILURE_FILE, RUNS
 from mynah.utility.configuration.load import load_config, save_config
 from mynah.utility.errors import UserError
@@ -38,7 +38,7 @@ class Table:
 def known_table(folder: Path) -> TableConfig | None:
     """The table in a folder, if there is one."""
     file = folder / TABLE_FILE
-    return load_config(TableConfig, files=[file]) if file.is_file() else None
+    return complete(load_config(TableConfig, files=[file])) if file.is_file() else None
 
 
 def open_table(folder: Path, given: TableConfig | None) -> Table:
