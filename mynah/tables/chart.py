@@ -34,7 +34,7 @@ def draw_chart(grid: Grid, folder: Path) -> Path:
     FigureCanvasAgg(figure)
     panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
     colors = colormaps["tab20" if len(grid.rows) > 10 else "tab10"].colors
-    for panel, column in zip(panels, grid.columns, strict=False):
+    for panel, column in zip(panels[: len(grid.columns)], grid.columns, strict=True):
         _draw_task(panel, grid, column, colors)
     for panel in panels[len(grid.columns) :]:
         panel.set_visible(False)
