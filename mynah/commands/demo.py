@@ -1,4 +1,4 @@
-"""`make demo`: the four commands of a first session on the demo speech, and a table of what came out."""
+"""`make demo`: a first session on the demo speech: pretraining, and a table of what it is worth."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ TASKS = {
     "speaker_statistics": "voxceleb1_speaker",
     "words": "speech_commands",
 }
-OPTIONS = ["speaker_statistics:model.pooling=statistics"]
+OPTIONS = ["trainer.max_steps=250", "speaker_statistics:model.pooling=statistics"]
 
 
 def main(program: str = "mynah demo", arguments: list[str] | None = None) -> None:
