@@ -84,6 +84,20 @@ def predict(trained: str | Path, inputs: Sequence[str | Path], **options: Any) -
     return inference.predict(build.TaskOptions(resume=trained, **options), inputs)
 
 
+def benchmark(name: str, **options: Any) -> dict[str, Any]:
+    """A table of upstreams and tasks: `mynah benchmark -n name`. A table that exists is gone on with.
+
+        mynah.benchmark("small", upstreams=["fbank", "aalbert=result/pretrain/exp"], tasks=["emotion"], seeds=3)
+
+    options: fields of `TableConfig`, and of `BenchmarkOptions` root, config, retry, device and plugin_paths. Returns
+    what results.json holds. Raises UserError; where an experiment fails, its cell says why.
+    """
+    from mynah.tables.benchmark import BenchmarkOptions, benchmark_as_process
+
+    own = {key: options.pop(key) for key in ("root", "config", "retry", "device", "plugin_paths") if key in options}
+    return benchmark_as_process(BenchmarkOptions(name=name, given=options, **own))
+
+
 def list_upstreams(plugin_paths: Sequence[str | Path] = ()) -> list[str]:
     """The names that `load` takes, sorted."""
     from mynah.plugins import find_plugins

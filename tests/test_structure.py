@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[1]
 if not (REPOSITORY / "hubconf.py").is_file():
     pytest.skip("the layers are those of a clone", allow_module_level=True)
 PACKAGES = ("mynah", "utility", "upstream", "downstream")
-SCRIPTS = ("run_pretrain", "run_downstream", "run_demo", "run_demo_video", "hubconf")
+SCRIPTS = ("run_pretrain", "run_downstream", "run_benchmark", "run_demo", "run_demo_video", "hubconf")
 SOURCES = sorted(
     path
     for path in [

@@ -1,4 +1,4 @@
-"""`make demo`: the four commands of a first session on the demo speech, and a table of what came out."""
+"""`make demo`: a first session on the demo speech: pretraining, and a table of what it is worth."""
 
 import argparse
 import json
@@ -11,17 +11,19 @@ from mynah.commands.arguments import run_as_process as run
 
 ROOT = Path("result/demo")
 PRETRAINED = ROOT / "pretrain" / "aalbert"
-TASK = "voxceleb1_speaker"
-PROBES = {
-    "aalbert, pretrained": ("speaker_aalbert", ["-u", "aalbert", "-k", str(PRETRAINED)]),
-    "aalbert, untrained": (
-        "speaker_untrained",
-        ["-u", "aalbert", "-g", str(PRETRAINED / "model_config.yaml")],
-    ),
-    "fbank": ("speaker_fbank", ["-u", "fbank"]),
-    # Normalized over the utterance, filter banks have the mean zero, which mean pooling cannot see through.
-    "fbank, statistics pooling": ("speaker_fbank_statistics", ["-u", "fbank", "-o", "model.pooling=statistics"]),
+TABLE = ROOT / "table"
+UPSTREAMS = {
+    "fbank": "fbank",
+    "untrained": f"untrained:aalbert@{PRETRAINED / 'model_config.yaml'}",
+    "pretrained": f"pretrained:aalbert={PRETRAINED}",
 }
+# Normalized over the utterance, filter banks have the mean zero, which mean pooling cannot see through.
+TASKS = {
+    "speaker": "voxceleb1_speaker",
+    "speaker_statistics": "voxceleb1_speaker",
+    "words": "speech_commands",
+}
+OPTIONS = ["trainer.max_steps=250", "speaker_statistics:model.pooling=statistics"]
 
 
 def main(program: str = "mynah demo", arguments: list[str] | None = None) -> None:
@@ -31,25 +33,25 @@ def main(program: str = "mynah demo", arguments: list[str] | None = None) -> Non
     if ROOT.exists():
         sys.exit(f"{ROOT} exists already; remove it to run the demo again")
     run("pretrain", "-n", "aalbert", "-u", "aalbert", "-p", str(ROOT / "pretrain"))
-    for name, options in PROBES.values():
-        run("downstream", "-n", name, "-d", TASK, "-p", str(ROOT / "downstream"), *options)
-    print(table(time.monotonic() - started))
+    tasks = [f"{label}:{task}" for label, task in TASKS.items()]
+    rows = ["--upstreams", *UPSTREAMS.values(), "--tasks", *tasks, "-o", *OPTIONS]
+    run("benchmark", "-n", TABLE.name, "-p", str(ROOT), *rows)
+    print(summary(time.monotonic() - started))
 
 
-def table(seconds: float) -> str:
+def summary(seconds: float) -> str:
     """The demo's results, from the metrics that the runs wrote."""
-    pretraining = read(PRETRAINED)
-    probes = {title: read(ROOT / "downstream" / name) for title, (name, _) in PROBES.items()}
-    chance = next(iter(probes.values()))["test"]["chance"]
+    pretraining, table = read(PRETRAINED / "metrics.json"), read(TABLE / "results.json")
+    chances = {score: metrics["chance"] for score, metrics in table["leaderboard"][0]["otherMetrics"].items()}
     rows = [
         ("masked reconstruction loss, before the first step", f"{pretraining['val_loss_at_start']:.0f}"),
         (f"masked reconstruction loss, after {pretraining['steps']} steps", f"{pretraining['val_loss']:.0f}"),
         *(
-            (f"speaker accuracy, {title}", f"{100 * metrics['test']['accuracy']:.1f} %")
-            for title, metrics in probes.items()
+            (f"accuracy by chance, {table['scores'][score]['label']}", f"{chance:.1f} %")
+            for score, chance in chances.items()
         ),
-        ("speaker accuracy, by chance", f"{100 * chance:.1f} %"),
         ("wall time", f"{seconds / 60:.1f} min"),
+        ("table and picture", f"{TABLE}/results.md, results.png"),
         ("results", f"{ROOT}/"),
         ("logs", f"{installed_program('tensorboard')} --logdir {ROOT}"),
     ]
@@ -57,5 +59,5 @@ def table(seconds: float) -> str:
     return "\n" + "\n".join(f"| {label:{width}} | {value}" for label, value in rows)
 
 
-def read(folder: Path) -> dict:
-    return json.loads((folder / "metrics.json").read_text())
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())

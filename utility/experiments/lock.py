@@ -61,6 +61,20 @@ def unlock_run(folder: Path) -> None:
         file.close()
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether another process holds the lock of a folder. For a process that holds none of its own there: closing
+    the file would give that back."""
+    path = folder.resolve() / LOCK_FILE
+    if fcntl is None or path in _held:
+        return False
+    try:
+        with path.open("r+", encoding="utf-8") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.EAGAIN)
+    return False
+
+
 def _sign(file: IO[str]) -> None:
     now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     with contextlib.suppress(OSError):  # a full disk: the lock holds without a name

@@ -10,7 +10,7 @@ import pytest
 
 from mynah import ROOT
 from mynah.utility.errors import UserError
-from mynah.utility.experiments.lock import lock_run, unlock_run
+from mynah.utility.experiments.lock import is_locked, lock_run, unlock_run
 
 HOLD = """
 import sys, time
@@ -55,3 +55,10 @@ def test_a_process_may_lock_again_what_it_holds_or_has_given_back(tmp_path):
     lock_run(tmp_path)
     unlock_run(tmp_path)
     assert time.monotonic() - started < 5
+
+
+def test_a_lock_is_seen_by_others_as_long_as_its_process_lives(holder, tmp_path):
+    assert is_locked(tmp_path)
+    holder.kill()
+    holder.wait()
+    assert not is_locked(tmp_path) and not is_locked(tmp_path / "no_such_folder")
