@@ -1,4 +1,4 @@
-"""The expert of masked acoustic models, which aalbert and mockingjay share."""
+"""The expert of masked acoustic models, which aalbert, mockingjay and melhubert share."""
 
 import copy
 import logging
@@ -13,7 +13,7 @@ from mynah.utility.acoustic.config import AcousticConfig, AcousticPretrainConfig
 from mynah.utility.acoustic.model import AcousticModel
 from mynah.utility.configuration.load import from_plain, load_config, to_plain
 from mynah.utility.configuration.options import options_of_file, set_option
-from mynah.utility.experiments.checkpoint import METADATA, load_weights, read_checkpoint, select_weights
+from mynah.utility.experiments.checkpoint import METADATA, load_weights, read_checkpoint, select_weights, without
 from mynah.utility.nn.padding import pad_signals
 from mynah.utility.nn.size import describe_size
 
@@ -58,7 +58,7 @@ def load_acoustic_upstream(
     random_weights: bool = False,
     **overrides: Any,
 ) -> AcousticUpstream:
-    """What the hub entries of aalbert and mockingjay do.
+    """What the hub entries of aalbert, mockingjay and melhubert do.
 
     defaults: the plugin's pretrain_config.yaml. ckpt: a checkpoint's path or URL, or an experiment's directory; its
     configuration and weights are taken. config: a YAML file whose sections `model`, `features` and `objective` go
@@ -77,13 +77,21 @@ def load_acoustic_upstream(
     chosen = from_plain(AcousticConfig, plain, source)
 
     model = model_class(chosen)
+    dropped = model.drop_training_parts()
     if checkpoint is not None:
-        load_weights(model, select_weights(checkpoint["state_dict"], "model."), ckpt)
+        load_weights(model, without(select_weights(checkpoint["state_dict"], "model."), *dropped), ckpt)
         size = describe_size(model.encoder, model)
         log.info("%s: loaded %s (step %d, %s)", name, ckpt, checkpoint[METADATA]["step"], size)
     elif not random_weights:
-        log.warning("%s: no checkpoint given, the weights are random (pass ckpt=, or -k)", name)
+        log.warning("%s: no checkpoint given, the weights are random (pass ckpt=, or -k)%s", name, _unmeasured(model))
     return AcousticUpstream(name, model)
+
+
+def _unmeasured(model: AcousticModel) -> str:
+    """What to say of a model without a checkpoint whose features are to be normalized over a corpus."""
+    if not model.features.statistics:
+        return ""
+    return "; features that cmvn=corpus normalizes stay as they are, for want of a corpus' statistics"
 
 
 def _sections(defaults: Path) -> dict[str, Any]:

@@ -116,6 +116,7 @@ def _configure(options: PretrainOptions, experiment: Experiment, default: Path, 
         config = _configure_from_files(options, options.config, schema)
     else:
         config = from_plain(schema, plain, str(checkpoint), options.overrides)
+    plain = to_plain(from_plain(schema, plain, str(checkpoint)))  # earlier versions wrote some values otherwise
     refuse_other_model(config, plain, checkpoint)
     refuse_other_optimizer(config, plain, checkpoint)
     refuse_other_validation(config, plain, checkpoint)

@@ -37,12 +37,15 @@ TABLE = {
     "features.spectrogram.n_fft": (2046, 2046),
     "features.spectrogram.sample_rate": (16000, 16000),
     "features.input": (
-        {"feature": "mel", "num_deltas": 1, "cmvn": True},
-        {"feature": "mel", "num_deltas": 0, "cmvn": True},
+        {"feature": "mel", "num_deltas": 1, "cmvn": "utterance"},
+        {"feature": "mel", "num_deltas": 0, "cmvn": "utterance"},
     ),
     "objective.reconstruction.targets": (
-        [{"feature": "linear", "num_deltas": 0, "cmvn": True}],
-        [{"feature": "mel", "num_deltas": 0, "cmvn": True}, {"feature": "linear", "num_deltas": 0, "cmvn": True}],
+        [{"feature": "linear", "num_deltas": 0, "cmvn": "utterance"}],
+        [
+            {"feature": "mel", "num_deltas": 0, "cmvn": "utterance"},
+            {"feature": "linear", "num_deltas": 0, "cmvn": "utterance"},
+        ],
     ),
     "masking.mask_proportion": (0.15, 0.15),
     "masking.mask_consecutive_min": (1, 1),

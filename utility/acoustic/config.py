@@ -1,33 +1,21 @@
-"""The configuration of masked acoustic pretraining: the schema of aalbert's and mockingjay's YAML."""
+"""The configuration of masked acoustic pretraining: the schema of aalbert's, mockingjay's and melhubert's YAML."""
 
 from collections.abc import Iterable
 from typing import ClassVar
 
 from pydantic import Field
 
-from mynah.utility.acoustic.features import AcousticFeaturesConfig
 from mynah.utility.acoustic.masking import MaskingConfig
 from mynah.utility.acoustic.objectives import ObjectiveConfig
+from mynah.utility.acoustic.trunk import TrunkConfig
 from mynah.utility.audio.corpus import CorpusConfig
 from mynah.utility.configuration.sections import Section, rules
-from mynah.utility.nn.encoder import EncoderConfig
 from mynah.utility.training.config import LoaderConfig, PretrainConfig
 
 
-class AcousticEncoderConfig(EncoderConfig):
-    """The encoder and how frames enter it."""
-
-    frames_per_position: int = Field(3, ge=1)
-    """Consecutive frames stacked into one position."""
-    mask_token: bool = True
-    """Whether a learned vector is added to zeroed positions."""
-
-
-class AcousticConfig(Section):
+class AcousticConfig(TrunkConfig):
     """What a checkpoint must say for its model to be built again."""
 
-    model: AcousticEncoderConfig = Field(default_factory=AcousticEncoderConfig)
-    features: AcousticFeaturesConfig = Field(default_factory=AcousticFeaturesConfig)
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
 
     @rules
@@ -35,6 +23,14 @@ class AcousticConfig(Section):
         name = self.objective.name
         for problem in type(self.objective).REGISTRY[name].misfits(getattr(self.objective, name), self.features):
             yield problem and f"objective.{name}.{problem}"
+
+
+class AcousticInitConfig(Section):
+    """What a new run begins with; "" for none."""
+
+    clusters: str = ""
+    """CKPT:LAYER, an earlier checkpoint or experiment and one of its hidden states, 0 being the embedded input: the
+    clusters are of these (the second stage of MelHuBERT) rather than of a feature."""
 
 
 class LoggingConfig(Section):
@@ -49,10 +45,23 @@ class AcousticPretrainConfig(AcousticConfig, PretrainConfig):
 
     demo_data: ClassVar[str] = "speech made by eSpeak NG"
 
+    init: AcousticInitConfig = Field(default_factory=AcousticInitConfig)
     masking: MaskingConfig = Field(default_factory=MaskingConfig)
     datarc: CorpusConfig = Field(default_factory=CorpusConfig)
     dataloader: LoaderConfig = Field(default_factory=LoaderConfig)
     logging: LoggingConfig = Field(default_factory=LoggingConfig)
+
+    @rules
+    def _clusters_begin_with_a_teacher(self) -> Iterable[str | None]:
+        given = self.init.clusters
+        if given and self.objective.name != "clusters":
+            yield f"init.clusters: is for objective.name=clusters, got {self.objective.name}"
+        layer = given.rpartition(":")[2]
+        if given and not (layer.isascii() and layer.isdecimal() and given.rpartition(":")[0]):
+            yield f"init.clusters: expected CKPT:LAYER, such as result/pretrain/exp:4, got {given!r}"
+
+    def resolved_keys(self) -> list[str]:
+        return ["objective.clusters.teacher"] if self.init.clusters else []
 
     def has_data(self) -> bool:
         return bool(self.datarc.file_path)
