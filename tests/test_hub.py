@@ -23,6 +23,7 @@ NAMES = [
     "hf_speech",
     "linear",
     "mel",
+    "melhubert",
     "mfcc",
     "mockingjay",
     "spectrogram",
@@ -41,6 +42,7 @@ TINY_VIDEO = {
 CONVOLUTIONS = {"conv_dim": [8] * 7, "num_conv_pos_embedding_groups": 2}
 OPTIONS = {
     "aalbert": TINY,
+    "melhubert": TINY,
     "mockingjay": {**TINY, "num_hidden_groups": 2},
     "vidswin_albert": TINY_VIDEO,
     "frame_timm": {"model_name": "resnet10t", "frame_size": 32},

@@ -91,8 +91,8 @@ def restore_teacher(config: Any, metadata: dict[str, Any], source: Path) -> None
     own = metadata["pretrain_config"].get("init", {}).get("clusters", "")
     if config.init.clusters != own:
         raise UserError(
-            f"init.clusters={config.init.clusters!r}: {source} was trained with {own!r}; leave it as it was, or start "
-            "a new run"
+            f"init.clusters={config.init.clusters!r}: {source} was trained with {own!r}; leave it as it was, or "
+            "start a new run"
         )
     if own:
         plain = metadata["config"]["objective"]["clusters"]["teacher"]
