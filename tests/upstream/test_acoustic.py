@@ -1,4 +1,4 @@
-"""How the experts of aalbert, melhubert and mockingjay are loaded: checkpoints, files, overrides, and what is refused."""
+"""How the experts of aalbert, melhubert and mockingjay are loaded: checkpoints, files, overrides, refusals."""
 
 import logging
 from pathlib import Path
