@@ -31,7 +31,7 @@ without an improvement before it ends."""
 class ClustersConfig(Section):
     """What is clustered."""
 
-    num_clusters: int = Field(512, ge=2, le=65536)
+    num_clusters: int = Field(512, ge=2, le=8192)
     """K; 100 for an hour of speech, 512 for a hundred."""
     feature: FeatureConfig = Field(default_factory=lambda: FeatureConfig(cmvn="corpus"))
     """The feature whose positions, of S frames each, are clustered, where there is no teacher."""

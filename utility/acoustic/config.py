@@ -12,6 +12,9 @@ from mynah.utility.audio.corpus import CorpusConfig
 from mynah.utility.configuration.sections import Section, rules
 from mynah.utility.training.config import LoaderConfig, PretrainConfig
 
+MAX_DIGITS = 9
+"""Of a layer's number."""
+
 
 class AcousticConfig(TrunkConfig):
     """What a checkpoint must say for its model to be built again."""
@@ -56,8 +59,8 @@ class AcousticPretrainConfig(AcousticConfig, PretrainConfig):
         given = self.init.clusters
         if given and self.objective.name != "clusters":
             yield f"init.clusters: is for objective.name=clusters, got {self.objective.name}"
-        layer = given.rpartition(":")[2]
-        if given and not (layer.isascii() and layer.isdecimal() and given.rpartition(":")[0]):
+        source, _, layer = given.rpartition(":")
+        if given and not (source and layer.isascii() and layer.isdecimal() and len(layer) < MAX_DIGITS):
             yield f"init.clusters: expected CKPT:LAYER, such as result/pretrain/exp:4, got {given!r}"
 
     def resolved_keys(self) -> list[str]:

@@ -22,7 +22,9 @@ NORMALIZATIONS = ("utterance", "corpus", "none")
 
 def _normalization_of(value: Any) -> Any:
     """true and false, which configurations and checkpoints of earlier versions have, by their names."""
-    return {True: "utterance", False: "none", "true": "utterance", "false": "none"}.get(value, value)
+    if isinstance(value, bool):
+        value = str(value).lower()
+    return {"true": "utterance", "false": "none"}.get(value, value) if isinstance(value, str) else value
 
 
 class FeatureConfig(Section):

@@ -242,7 +242,10 @@ def test_a_teacher_whose_positions_lie_elsewhere_is_refused():
         ),
         ({"objective": {"clusters": {"teacher": {"layer": 7}}}}, "objective.clusters.teacher.layer"),
         ({"objective": {"clusters": {"teacher": {}}}}, "objective.clusters.teacher.layer"),
-        ({"features": {"input": {"cmvn": "speaker"}}}, "features.input.cmvn"),
+        *(
+            ({"features": {"input": {"cmvn": value}}}, "features.input.cmvn")
+            for value in ("speaker", 1, 1.5, None, [], {"a": 1})
+        ),
         ({"features": {"statistics_hours": 0}}, "features.statistics_hours"),
     ],
 )
@@ -250,7 +253,7 @@ def test_impossible_clusters_are_named(plain, key):
     assert [found for found, _ in validate(AcousticConfig, plain)[1]] == [key]
 
 
-@pytest.mark.parametrize("given", ["exp", "exp:", ":3", "exp:-1", "exp:two"])
+@pytest.mark.parametrize("given", ["exp", "exp:", ":3", "exp:-1", "exp:two", "exp:" + "9" * 5000])
 def test_a_teacher_is_a_checkpoint_and_a_layer(given):
     plain = {"objective": {"name": "clusters"}, "init": {"clusters": given}, "trainer": {"max_steps": 1}}
     ((key, text),) = validate(AcousticPretrainConfig, plain)[1]
