@@ -10,6 +10,7 @@ from mynah.downstream.interfaces import DownstreamConfig, DownstreamExpert
 from mynah.downstream.model import DownstreamModel, describe_upstream
 from mynah.plugins import Plugin, build_upstream, get_plugin, import_plugin
 from mynah.utility.configuration.load import from_plain, load_config
+from mynah.utility.configuration.recipes import find_recipe
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import METADATA, load_weights, locate_checkpoint, read_checkpoint
 from mynah.utility.experiments.folder import Experiment, open_experiment
@@ -172,7 +173,7 @@ def import_expert(plugin: Plugin) -> type[DownstreamExpert]:
 def _configure(
     options: TaskOptions, plugin: Plugin, expert_class: type[DownstreamExpert], demo: bool = False
 ) -> DownstreamConfig:
-    """-c or the task's YAML, then -o, then -s and -l."""
+    """-c, a file or recipe, or the task's YAML, then -o, then -s and -l."""
     overrides = list(options.overrides)
     if options.selection:
         overrides.append(f"features.selection={options.selection}")
@@ -180,8 +181,8 @@ def _configure(
             overrides.append("features.layer=null")
     if options.layer is not None:
         overrides.append(f"features.layer={options.layer}")
-    file = options.config or plugin.folder / "config.yaml"
-    return load_config(expert_class.Config, files=[file], overrides=overrides, demo=demo)
+    file, is_demo = find_recipe(options.config, plugin.folder / "config.yaml")
+    return load_config(expert_class.Config, files=[file], overrides=overrides, demo=demo or is_demo)
 
 
 def _upstream_options(options: TaskOptions) -> dict[str, Any]:

@@ -25,6 +25,7 @@ NAMES = [
     "hf_video",
     "linear",
     "mel",
+    "melhubert",
     "mfcc",
     "mockingjay",
     "spectrogram",
@@ -44,6 +45,7 @@ TINY_VIDEO = {
 CONVOLUTIONS = {"conv_dim": [8] * 7, "num_conv_pos_embedding_groups": 2}
 OPTIONS = {
     "aalbert": TINY,
+    "melhubert": TINY,
     "mockingjay": {**TINY, "num_hidden_groups": 2},
     "tera": {"config": {"model": TINY}},
     "vidswin_albert": TINY_VIDEO,

@@ -123,6 +123,20 @@ def test_a_model_configuration_file_goes_on_top_of_the_plugins_own(pretrain, tmp
     assert written["model"]["frames_per_position"] == 5 and written["features"]["input"]["num_deltas"] == 1
 
 
+@pytest.mark.parametrize(("recipe", "probability"), [("base", 1.0), ("small", 0.8), ("demo", 0.8)])
+def test_recipes_are_taken_by_name_with_the_users_own_data(pretrain, tmp_path, corpus, recipe, probability):
+    assert pretrain("-n", "run", "-u", "aalbert", "-c", recipe, overrides=["trainer.max_steps=1"]) == 0
+    written = yaml.safe_load((tmp_path / "run" / "pretrain_config.yaml").read_text())
+    assert written["datarc"]["file_path"] == {"tones": str(corpus)}
+    assert written["masking"]["zero_probability"] == probability
+    assert written["features"]["input"]["num_deltas"] == 1  # as all recipes of aalbert have it
+
+
+def test_an_unknown_recipe_is_refused_with_those_there_are(pretrain):
+    with pytest.raises(UserError, match="-c smal: neither a file nor a recipe of aalbert; its recipes are base, sm"):
+        pretrain("-n", "run", "-u", "aalbert", "-c", "smal")
+
+
 def test_all_mistakes_of_a_configuration_are_told_at_once_before_anything_is_written(pretrain, tmp_path):
     mistakes = ["model.hiden_size=3", "optimizer.lr=fast", "trainer.max_step=9", "masking.mask_proportion=2"]
     with pytest.raises(UserError) as caught:

@@ -1,4 +1,4 @@
-"""The expert of masked acoustic models, which aalbert, mockingjay and tera share."""
+"""The expert of masked acoustic models, which aalbert, melhubert, mockingjay and tera share."""
 
 import copy
 import logging
@@ -22,6 +22,7 @@ from mynah.utility.experiments.checkpoint import (
     locate_checkpoint,
     read_checkpoint,
     select_weights,
+    without,
 )
 from mynah.utility.experiments.s3prl_files import read_s3prl
 from mynah.utility.nn.padding import pad_signals
@@ -72,7 +73,7 @@ def load_acoustic_upstream(
     random_weights: bool = False,
     **overrides: Any,
 ) -> AcousticUpstream:
-    """What the hub entries of aalbert, mockingjay and tera do.
+    """What the hub entries of aalbert, melhubert, mockingjay and tera do.
 
     defaults: the plugin's pretrain_config.yaml; None where it has none. ckpt: a checkpoint's path or URL, or an
     experiment's directory; its configuration and weights are taken. It may be one of s3prl's. config: a YAML file
@@ -102,12 +103,13 @@ def load_acoustic_upstream(
     chosen = from_plain(AcousticConfig, plain, source)
 
     model = model_class(chosen)
+    dropped = model.drop_training_parts()
     if trained is not None:
-        load_weights(model, trained.weights, ckpt)
+        load_weights(model, without(trained.weights, *dropped), ckpt)
         size = describe_size(model.encoder, model)
         log.info("%s: loaded %s (%sstep %d, %s)", name, ckpt, trained.origin, trained.step, size)
     elif not random_weights:
-        log.warning("%s: no checkpoint given, the weights are random (pass ckpt=, or -k)", name)
+        log.warning("%s: no checkpoint given, the weights are random (pass ckpt=, or -k)%s", name, _unmeasured(model))
     return AcousticUpstream(name, model)
 
 
@@ -134,6 +136,13 @@ def _read_trained(name: str, ckpt: str | Path) -> _Trained:
         raise UserError(f"{path}: a model of s3prl whose layers {layers}, which is no '{name}'; give {advice}")
     config = config_of_s3prl(theirs, path)
     return _Trained(config, weights_of_s3prl(theirs, config, path), theirs.step, "of s3prl, ")
+
+
+def _unmeasured(model: AcousticModel) -> str:
+    """What to say of a model without a checkpoint whose features are to be normalized over a corpus."""
+    if not model.features.statistics:
+        return ""
+    return "; features that cmvn=corpus normalizes stay as they are, for want of a corpus' statistics"
 
 
 def _sections(defaults: Path) -> dict[str, Any]:

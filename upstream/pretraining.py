@@ -9,6 +9,7 @@ from typing import Any
 
 from mynah.plugins import get_plugin, import_plugin
 from mynah.utility.configuration.load import from_plain, load_config, save_config, to_plain
+from mynah.utility.configuration.recipes import DEMO, find_recipe, recipes_beside
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import METADATA, load_weights, read_checkpoint
 from mynah.utility.experiments.folder import Experiment, is_launched_process, write_json
@@ -58,9 +59,10 @@ def _pretrain(options: PretrainOptions, experiment: Experiment) -> dict[str, Any
     plugin = get_plugin("upstream", name, options.plugin_paths)
     expert = import_plugin(plugin, "expert")
     _check_expert(expert, name)
-    config = _configure(options, experiment, plugin.folder / "pretrain_config.yaml", expert.PretrainConfig)
+    base = plugin.folder / "pretrain_config.yaml"
+    config = _configure(options, experiment, base, expert.PretrainConfig)
     module = _build_module(options, experiment, name, expert, config)
-    trainer = _build_trainer(options, experiment, module)
+    trainer = _build_trainer(options, experiment, module, base)
     module.upstream_name = name
     check_identity(trainer, module, experiment, options.allow_changes)
     command = f"{options.program} -e {experiment.folder}"
@@ -105,27 +107,29 @@ def _choose_upstream(options: PretrainOptions, experiment: Experiment) -> str:
     return options.upstream
 
 
-def _configure(options: PretrainOptions, experiment: Experiment, default: Path, schema: type) -> Any:
+def _configure(options: PretrainOptions, experiment: Experiment, base: Path, schema: type) -> Any:
     """-c or the plugin's YAML, then -g, then -o; of a resumed run its own configuration or -c, then -o."""
     checkpoint = experiment.resume_from
     if checkpoint is None:
-        return _configure_from_files(options, options.config or default, schema)
+        return _configure_from_files(options, base, schema)
     options.refuse_new_run_options(checkpoint, ("-g", "--init-from"))
     plain = read_checkpoint(checkpoint, "pretrain")[METADATA]["pretrain_config"]
     if options.config is not None:
-        config = _configure_from_files(options, options.config, schema)
+        config = _configure_from_files(options, base, schema)
     else:
         config = from_plain(schema, plain, str(checkpoint), options.overrides)
+    plain = to_plain(from_plain(schema, plain, str(checkpoint)))  # earlier versions wrote some values otherwise
     refuse_other_model(config, plain, checkpoint)
     refuse_other_optimizer(config, plain, checkpoint)
     refuse_other_validation(config, plain, checkpoint)
     return config
 
 
-def _configure_from_files(options: PretrainOptions, file: Path, schema: type) -> Any:
-    """`file`, then -g, then -o; the demo recipe where they name no data."""
+def _configure_from_files(options: PretrainOptions, base: Path, schema: type) -> Any:
+    """-c, a file or recipe, or `base`, then -g, then -o; the demo recipe where they name no data."""
+    file, demo = find_recipe(options.config, base)
     files = [file] + ([options.model_config] if options.model_config else [])
-    config = load_config(schema, files=files, overrides=options.overrides)
+    config = load_config(schema, files=files, overrides=options.overrides, demo=demo)
     if not config.has_data():
         config = load_config(schema, files=files, overrides=options.overrides, demo=True)
         log.info("no data configured (datarc.file_path): this is the demo recipe, on %s", schema.demo_data)
@@ -158,8 +162,10 @@ def _build_module(
     return module
 
 
-def _build_trainer(options: PretrainOptions, experiment: Experiment, module: Any) -> Any:
+def _build_trainer(options: PretrainOptions, experiment: Experiment, module: Any, base: Path) -> Any:
     from mynah.utility.training.trainer import build_trainer
+
+    others = [f"-c {name}" for name, file in recipes_beside(base).items() if file != base or name == DEMO]
 
     config = module.config
     return build_trainer(
@@ -169,6 +175,7 @@ def _build_trainer(options: PretrainOptions, experiment: Experiment, module: Any
         device=options.device,
         monitor=module.monitor,
         mode=module.mode,
+        shorter=" or ".join(others),
     )
 
 

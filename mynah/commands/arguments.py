@@ -66,7 +66,13 @@ def build_parser(program: str, description: str, examples: str, experiment_root:
     run.add_argument("--init-from", metavar="CKPT", help="start a new run from the weights of another")
 
     config = parser.add_argument_group("configuration")
-    config.add_argument("-c", dest="config", metavar="FILE", type=Path, help="YAML file instead of the plugin's own")
+    config.add_argument(
+        "-c",
+        dest="config",
+        metavar="FILE_OR_NAME",
+        type=Path,
+        help="YAML file instead of the plugin's own, or the name of a recipe beside that: base, demo, small, ...",
+    )
     config.add_argument(
         "-o",
         dest="overrides",

@@ -1,4 +1,4 @@
-"""How the experts of aalbert and mockingjay are loaded: checkpoints, files, overrides, and what is refused."""
+"""How the experts of aalbert, melhubert and mockingjay are loaded: checkpoints, files, overrides, refusals."""
 
 import logging
 from pathlib import Path
@@ -7,12 +7,17 @@ import pytest
 import torch
 
 from mynah.upstream.aalbert import hubconf as aalbert_hub
+from mynah.upstream.melhubert import hubconf as melhubert_hub
 from mynah.upstream.mockingjay import hubconf as mockingjay_hub
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import METADATA, make_metadata, save_atomically
 
-NAMES = ["aalbert", "mockingjay"]
-ENTRIES = {"aalbert": aalbert_hub.aalbert, "mockingjay": mockingjay_hub.mockingjay}
+NAMES = ["aalbert", "melhubert", "mockingjay"]
+ENTRIES = {
+    "aalbert": aalbert_hub.aalbert,
+    "melhubert": melhubert_hub.melhubert,
+    "mockingjay": mockingjay_hub.mockingjay,
+}
 TINY = {"num_hidden_layers": 2, "num_hidden_groups": 1, "hidden_size": 16, "num_attention_heads": 2}
 
 
@@ -54,6 +59,7 @@ def test_without_a_checkpoint_the_weights_are_random_and_a_warning_says_so(name,
     assert record.levelno == logging.WARNING
     assert name in record.getMessage()
     assert "random" in record.getMessage()
+    assert ("for want of a corpus' statistics" in record.getMessage()) == (name == "melhubert")
     caplog.clear()
     ENTRIES[name](random_weights=True, **TINY)
     assert not caplog.records
@@ -82,7 +88,7 @@ def test_missing_surplus_and_misshapen_weights_are_refused(checkpoint, name):
 
 
 def test_the_other_models_checkpoint_is_refused(checkpoint, name):
-    other = NAMES[1 - NAMES.index(name)]
+    other = NAMES[NAMES.index(name) - 1]
     with pytest.raises(UserError, match=rf"last\.ckpt: holds upstream '{name}', but '{other}' was asked for"):
         ENTRIES[other](ckpt=checkpoint)
 
@@ -104,12 +110,12 @@ def test_a_file_goes_over_what_the_checkpoint_says(checkpoint, name, tmp_path):
 def test_overrides_are_single_values_and_leave_the_callers_own_alone(name):
     given = ENTRIES[name](random_weights=True, **TINY).build_arguments()["config"]
     expert = ENTRIES[name](
-        config=given, random_weights=True, num_hidden_layers=4, **{"features.spectrogram.n_mels": 40}
+        config=given, random_weights=True, num_hidden_layers=4, **{"features.spectrogram.n_mels": 30}
     )
     assert expert.num_hidden_states == 5
-    assert expert.model.features.front_end.num_bins("mel") == 40
+    assert expert.model.features.front_end.num_bins("mel") == 30
     assert given["model"]["num_hidden_layers"] == 2
-    assert given["features"]["spectrogram"]["n_mels"] == 80
+    assert given["features"]["spectrogram"]["n_mels"] == (40 if name == "melhubert" else 80)
 
 
 @pytest.mark.parametrize(

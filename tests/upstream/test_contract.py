@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from mynah.plugins import find_plugins, import_plugin
 from mynah.upstream.interfaces import SpeechUpstream
 
-PRETRAINED = ["aalbert", "mockingjay"]
+PRETRAINED = ["aalbert", "melhubert", "mockingjay"]
 BASELINES = ["fbank", "mfcc", "spectrogram", "mel", "linear"]
 NAMES = [*PRETRAINED, *BASELINES]
-STRIDES = {"aalbert": 480, "mockingjay": 320, **dict.fromkeys(BASELINES, 160)}
-SIZES = {"aalbert": 32, "mockingjay": 32, "fbank": 240, "mfcc": 39, "spectrogram": 257, "mel": 80, "linear": 1024}
+STRIDES = {"aalbert": 480, "melhubert": 320, "mockingjay": 320, **dict.fromkeys(BASELINES, 160)}
+SIZES = {**dict.fromkeys(PRETRAINED, 32), "fbank": 240, "mfcc": 39, "spectrogram": 257, "mel": 80, "linear": 1024}
 TINY = {"num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
 SPREAD = {"initializer_range": 0.2}
 """Weights so large that attention is far from even, and whatever goes wrong shows."""
@@ -35,7 +35,7 @@ def build(name: str, **overrides) -> SpeechUpstream:
     entry = getattr(import_plugin(find_plugins("upstream")[name], "hubconf"), name)
     torch.manual_seed(0)
     if name in PRETRAINED:
-        groups = {"num_hidden_groups": 1 if name == "aalbert" else 3}
+        groups = {"num_hidden_groups": 3 if name == "mockingjay" else 1}
         overrides = {**TINY, **SPREAD, **groups, "random_weights": True, **overrides}
     return entry(**overrides)
 

@@ -1,4 +1,4 @@
-"""Audio ALBERT and Mockingjay: the recipes of their YAML against the published table, and their sizes."""
+"""Audio ALBERT, Mockingjay and MelHuBERT: the recipes of their YAML against the published table, and their sizes."""
 
 import pytest
 import torch
@@ -10,11 +10,11 @@ from mynah.utility.configuration.load import load_config, to_plain
 from mynah.utility.nn.encoder import TransformerEncoder
 
 NAMES = ["aalbert", "mockingjay"]
+ALL = [*NAMES, "melhubert"]
 
 
-def recipe(name: str, demo: bool = False) -> AcousticPretrainConfig:
-    file = ROOT / "upstream" / name / "pretrain_config.yaml"
-    return load_config(AcousticPretrainConfig, files=[file], demo=demo)
+def recipe(name: str, demo: bool = False, file: str = "pretrain_config.yaml") -> AcousticPretrainConfig:
+    return load_config(AcousticPretrainConfig, files=[ROOT / "upstream" / name / file], demo=demo)
 
 
 TABLE = {
@@ -37,12 +37,15 @@ TABLE = {
     "features.spectrogram.n_fft": (2046, 2046),
     "features.spectrogram.sample_rate": (16000, 16000),
     "features.input": (
-        {"feature": "mel", "num_deltas": 1, "cmvn": True},
-        {"feature": "mel", "num_deltas": 0, "cmvn": True},
+        {"feature": "mel", "num_deltas": 1, "cmvn": "utterance"},
+        {"feature": "mel", "num_deltas": 0, "cmvn": "utterance"},
     ),
     "objective.reconstruction.targets": (
-        [{"feature": "linear", "num_deltas": 0, "cmvn": True}],
-        [{"feature": "mel", "num_deltas": 0, "cmvn": True}, {"feature": "linear", "num_deltas": 0, "cmvn": True}],
+        [{"feature": "linear", "num_deltas": 0, "cmvn": "utterance"}],
+        [
+            {"feature": "mel", "num_deltas": 0, "cmvn": "utterance"},
+            {"feature": "linear", "num_deltas": 0, "cmvn": "utterance"},
+        ],
     ),
     "masking.mask_proportion": (0.15, 0.15),
     "masking.mask_consecutive_min": (1, 1),
@@ -64,6 +67,49 @@ TABLE = {
 }
 
 
+MELHUBERT = {
+    "model.num_hidden_layers": 12,
+    "model.num_hidden_groups": 1,  # the paper's 12 would be the one difference from this table
+    "model.hidden_size": 768,
+    "model.num_attention_heads": 12,
+    "model.intermediate_size": 3072,
+    "model.hidden_act": "gelu",
+    "model.hidden_dropout_prob": 0.1,
+    "model.attention_probs_dropout_prob": 0.1,
+    "model.frames_per_position": 2,
+    "model.mask_token": False,
+    "features.spectrogram.n_mels": 40,
+    "features.spectrogram.window_ms": 25,
+    "features.spectrogram.hop_ms": 10,
+    "features.input": {"feature": "mel", "num_deltas": 0, "cmvn": "corpus"},
+    "objective.name": "clusters",
+    "objective.clusters.num_clusters": 512,
+    "objective.clusters.feature": {"feature": "mel", "num_deltas": 0, "cmvn": "corpus"},
+    "objective.clusters.teacher": None,
+    "masking.mask_proportion": 0.5,
+    "masking.mask_consecutive_min": 5,
+    "masking.mask_consecutive_max": 5,
+    "masking.mask_allow_overlap": True,
+    "masking.zero_probability": 1,
+    "optimizer.name": "adam",
+    "optimizer.lr": 1e-4,
+    "optimizer.weight_decay": 0,
+    "scheduler.name": "constant",
+    "trainer.gradient_clip_val": 10,
+    "dataloader.batch_size": 32,
+    "datarc.max_timestep": 240_000,
+}
+
+
+def test_melhuberts_yaml_is_the_published_recipe():
+    plain = to_plain(recipe("melhubert"))
+    for key, value in MELHUBERT.items():
+        found = plain
+        for part in key.split("."):
+            found = found[part]
+        assert found == value, key
+
+
 @pytest.mark.parametrize("column", [0, 1], ids=NAMES)
 def test_the_yaml_is_the_published_recipe(column):
     plain = to_plain(recipe(NAMES[column]))
@@ -74,12 +120,23 @@ def test_the_yaml_is_the_published_recipe(column):
         assert found == values[column], key
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_a_share_is_held_out_and_the_demo_fits_the_schema(name):
     assert 0 < recipe(name).datarc.valid_fraction < 0.2
     demo = recipe(name, demo=True)
-    assert demo.model.num_hidden_groups == (1 if name == "aalbert" else demo.model.num_hidden_layers)
+    assert demo.model.num_hidden_groups == (demo.model.num_hidden_layers if name == "mockingjay" else 1)
     assert demo.model.frames_per_position == recipe(name).model.frames_per_position
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_small_recipe_is_the_papers_model_made_small_and_has_a_demo(name):
+    base, small = recipe(name), recipe(name, file="small.yaml")
+    assert count(TransformerEncoder(small.model)) <= (3e6 if name == "mockingjay" else 2e6)
+    assert small.objective.name == base.objective.name
+    assert small.features == base.features
+    assert small.model.frames_per_position == base.model.frames_per_position
+    assert small.trainer["max_steps"] == small.scheduler.num_training_steps < base.trainer["max_steps"] / 10
+    assert recipe(name, demo=True, file="small.yaml").trainer["max_steps"] == 1000
 
 
 def count(module: torch.nn.Module) -> int:
@@ -101,6 +158,7 @@ def head(outputs: int) -> int:
     ("name", "encoder", "around"),
     [
         ("aalbert", LAYER, linear(160 * 3, 768) + 2 * 768 + 768 + head(1024 * 3)),
+        ("melhubert", LAYER, linear(40 * 2, 768) + 2 * 768 + linear(768, 512)),
         ("mockingjay", 6 * LAYER, linear(80 * 2, 768) + 2 * 768 + head(80 * 2) + head(1024 * 2)),
     ],
 )

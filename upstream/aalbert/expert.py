@@ -16,6 +16,6 @@ load = partial(load_acoustic_upstream, "aalbert", AudioAlbert, Path(__file__).wi
 
 def build_pretraining(config: PretrainConfig, experiment: Any) -> Any:
     """The LightningModule that pretrains Audio ALBERT as `config` says and writes to `experiment`."""
-    from mynah.utility.acoustic.pretraining import AcousticPretraining  # training only: imports lightning
+    from mynah.utility.acoustic.pretraining import build_acoustic_pretraining  # training only: imports lightning
 
-    return AcousticPretraining("aalbert", AudioAlbert(config), config, experiment)
+    return build_acoustic_pretraining("aalbert", AudioAlbert, config, experiment)

@@ -16,6 +16,6 @@ load = partial(load_acoustic_upstream, "mockingjay", Mockingjay, Path(__file__).
 
 def build_pretraining(config: PretrainConfig, experiment: Any) -> Any:
     """The LightningModule that pretrains Mockingjay as `config` says and writes to `experiment`."""
-    from mynah.utility.acoustic.pretraining import AcousticPretraining  # training only: imports lightning
+    from mynah.utility.acoustic.pretraining import build_acoustic_pretraining  # training only: imports lightning
 
-    return AcousticPretraining("mockingjay", Mockingjay(config), config, experiment)
+    return build_acoustic_pretraining("mockingjay", Mockingjay, config, experiment)

@@ -1,39 +1,24 @@
-"""The configuration of masked acoustic pretraining: the schema of aalbert's and mockingjay's YAML."""
+"""The configuration of masked acoustic pretraining: the schema of aalbert's, mockingjay's and melhubert's YAML."""
 
 from collections.abc import Iterable
 from typing import ClassVar
 
 from pydantic import Field
 
-from mynah.utility.acoustic.features import AcousticFeaturesConfig
 from mynah.utility.acoustic.masking import MaskingConfig
 from mynah.utility.acoustic.objectives import ObjectiveConfig
+from mynah.utility.acoustic.trunk import TrunkConfig
 from mynah.utility.audio.corpus import CorpusConfig
 from mynah.utility.configuration.sections import Section, rules
-from mynah.utility.nn.encoder import EncoderConfig
 from mynah.utility.training.config import LoaderConfig, PretrainConfig
 
-
-class AcousticEncoderConfig(EncoderConfig):
-    """The encoder and how frames enter it."""
-
-    frames_per_position: int = Field(3, ge=1)
-    """Consecutive frames stacked into one position."""
-    mask_token: bool = True
-    """Whether a learned vector is added to zeroed positions."""
-    max_positions: int | None = Field(None, ge=1)
-    """Longer inputs are cut into the fewest equal parts that are not longer; each is encoded by itself, its positions
-    counted from 0, as s3prl does. None: whole, however long."""
-    ignore_blank_positions: bool = False
-    """s3prl's mask of attention: where k positions of a part have input that sums to 0, its last k are not attended
-    to."""
+MAX_DIGITS = 9
+"""Of a layer's number."""
 
 
-class AcousticConfig(Section):
+class AcousticConfig(TrunkConfig):
     """What a checkpoint must say for its model to be built again."""
 
-    model: AcousticEncoderConfig = Field(default_factory=AcousticEncoderConfig)
-    features: AcousticFeaturesConfig = Field(default_factory=AcousticFeaturesConfig)
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
 
     @rules
@@ -41,6 +26,14 @@ class AcousticConfig(Section):
         name = self.objective.name
         for problem in type(self.objective).REGISTRY[name].misfits(getattr(self.objective, name), self.features):
             yield problem and f"objective.{name}.{problem}"
+
+
+class AcousticInitConfig(Section):
+    """What a new run begins with; "" for none."""
+
+    clusters: str = ""
+    """CKPT:LAYER, an earlier checkpoint or experiment and one of its hidden states, 0 being the embedded input: the
+    clusters are of these (the second stage of MelHuBERT) rather than of a feature."""
 
 
 class LoggingConfig(Section):
@@ -55,10 +48,23 @@ class AcousticPretrainConfig(AcousticConfig, PretrainConfig):
 
     demo_data: ClassVar[str] = "speech made by eSpeak NG"
 
+    init: AcousticInitConfig = Field(default_factory=AcousticInitConfig)
     masking: MaskingConfig = Field(default_factory=MaskingConfig)
     datarc: CorpusConfig = Field(default_factory=CorpusConfig)
     dataloader: LoaderConfig = Field(default_factory=LoaderConfig)
     logging: LoggingConfig = Field(default_factory=LoggingConfig)
+
+    @rules
+    def _clusters_begin_with_a_teacher(self) -> Iterable[str | None]:
+        given = self.init.clusters
+        if given and self.objective.name != "clusters":
+            yield f"init.clusters: is for objective.name=clusters, got {self.objective.name}"
+        source, _, layer = given.rpartition(":")
+        if given and not (source and layer.isascii() and layer.isdecimal() and len(layer) < MAX_DIGITS):
+            yield f"init.clusters: expected CKPT:LAYER, such as result/pretrain/exp:4, got {given!r}"
+
+    def resolved_keys(self) -> list[str]:
+        return ["objective.clusters.teacher"] if self.init.clusters else []
 
     def has_data(self) -> bool:
         return bool(self.datarc.file_path)

@@ -1,13 +1,15 @@
 """Input features of the acoustic model: a front end, deltas and CMVN, stacked into positions."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
+from mynah.utility.acoustic.corpus_statistics import CorpusStatistics
+from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.audio.front_end import Framing
 from mynah.utility.audio.front_ends import FRONT_ENDS
 from mynah.utility.audio.level import scale_to_level
@@ -16,6 +18,14 @@ from mynah.utility.configuration.sections import Section, one_of, rules, section
 from mynah.utility.nn.padding import zero_padding
 
 FEATURES = tuple(feature for front_end in FRONT_ENDS.values() for feature in front_end.FEATURES)
+NORMALIZATIONS = ("utterance", "corpus", "none")
+
+
+def _normalization_of(value: Any) -> Any:
+    """true and false, which configurations and checkpoints of earlier versions have, by their names."""
+    if isinstance(value, bool):
+        value = str(value).lower()
+    return {"true": "utterance", "false": "none"}.get(value, value) if isinstance(value, str) else value
 
 
 class FeatureConfig(Section):
@@ -26,8 +36,9 @@ class FeatureConfig(Section):
     own name."""
     num_deltas: int = Field(0, ge=0, le=2)
     """Orders of derivatives appended to the features."""
-    cmvn: bool = True
-    """Mean and variance normalization per utterance."""
+    cmvn: Annotated[str, BeforeValidator(_normalization_of), one_of(NORMALIZATIONS)] = "utterance"
+    """Mean and variance normalization: over the utterance, which takes away what speakers and channels differ in;
+    over the corpus, by statistics that are measured before the first step and kept in the checkpoint; or none."""
 
 
 class AcousticFeaturesConfig(sections_of(FRONT_ENDS)):
@@ -39,6 +50,8 @@ class AcousticFeaturesConfig(sections_of(FRONT_ENDS)):
     level_db: float | None = Field(None, ge=-100, le=0)
     """Decibels of full scale that every waveform's RMS is brought to before anything else (s3prl: -25); None: as it
     is."""
+    statistics_hours: float = Field(2.0, gt=0)
+    """Speech from which the statistics of `cmvn: corpus` are measured: that much of the training crops, at random."""
 
     @rules
     def _front_end_gives_the_input(self) -> Iterable[str | None]:
@@ -78,17 +91,60 @@ class Positions:
         return self.framing.samples_of(self.frames_per_position)
 
 
+@dataclass
+class Heard:
+    """A padded batch of waveforms, and what the front end made of it."""
+
+    wavs: Tensor
+    """(B, T) float32, zeros beyond lengths."""
+    lengths: Tensor
+    """(B,) samples."""
+    spectra: Tensor
+    """(B, F, ...) float32, of which every feature is made."""
+    frames: Tensor
+    """(B,) valid frames."""
+
+
 class StackedFeatures(nn.Module):
     """Waveforms -> features of S frames a position, of any feature that the front end gives.
 
-    forward's spectra are computed once; `stacked` and `at` make features of them.
+    forward's spectra are computed once; `stacked` and `at` make features of them. A feature that is normalized over
+    the corpus is declared first, so that there is a place for its statistics, and measured by `fit`.
     """
 
     def __init__(self, config: AcousticFeaturesConfig, frames_per_position: int):
         super().__init__()
+        self.statistics_hours = config.statistics_hours
         self.front_end = FRONT_ENDS[config.front_end](getattr(config, config.front_end))
         self.positions = Positions(self.front_end.framing, frames_per_position)
         self.level_db = config.level_db
+        self.statistics = nn.ModuleDict()
+        self.declared: dict[str, FeatureConfig] = {}
+
+    def declare(self, *features: FeatureConfig) -> None:
+        """Make room for what the corpus will say of these."""
+        for feature in features:
+            if feature.cmvn == "corpus" and _name(feature) not in self.statistics:
+                self.statistics[_name(feature)] = CorpusStatistics(self.num_bins(feature))
+                self.declared[_name(feature)] = feature
+
+    def fit(self, waveforms: Callable[[], Iterable[Tensor]]) -> None:
+        """Measure the statistics of what is declared.
+
+        waveforms() -> (T,) float32 crops in random order, each read when it is asked for.
+        """
+        if not self.statistics:
+            return
+        budget = self.statistics_hours * 3600 * SAMPLE_RATE
+        for wav in waveforms():
+            heard = self(wav[None], torch.tensor([len(wav)]))
+            for name, feature in self.declared.items():
+                self.statistics[name].add(self._unnormalized(heard, feature)[0, : heard.frames[0]])
+            budget -= len(wav)
+            if budget <= 0:
+                break
+        for statistics in self.statistics.values():
+            statistics.finish()
 
     def num_bins(self, feature: FeatureConfig) -> int:
         """Values of a frame, deltas included."""
@@ -98,33 +154,44 @@ class StackedFeatures(nn.Module):
         """Values of a position."""
         return self.num_bins(feature) * self.positions.frames_per_position
 
-    def forward(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """wavs: (B, T), lengths: (B,) samples -> the front end's spectra (B, F, ...) and the (B,) valid frames."""
-        if self.level_db is not None:
-            wavs = scale_to_level(wavs, lengths, self.level_db)
-        return self.front_end(wavs, lengths)
+    def forward(self, wavs: Tensor, lengths: Tensor) -> Heard:
+        """wavs: (B, T) float32 at 16 kHz, zeros beyond lengths: (B,) samples."""
+        levelled = wavs if self.level_db is None else scale_to_level(wavs, lengths, self.level_db)
+        return Heard(wavs, lengths, *self.front_end(levelled, lengths))
 
-    def stacked(self, spectra: Tensor, frames: Tensor, feature: FeatureConfig) -> Tensor:
-        """spectra: (B, F, ...), frames: (B,) -> the feature (B, N, S, num_bins), padded frames zero."""
-        x = self._unnormalized(spectra, frames, feature)
-        return self._stack(utterance_cmvn(x, frames) if feature.cmvn else zero_padding(x, frames))
+    def stacked(self, heard: Heard, feature: FeatureConfig) -> Tensor:
+        """The feature at all positions, (B, N, S, num_bins), padded frames zero."""
+        x = self._unnormalized(heard, feature)
+        if feature.cmvn == "utterance":
+            return self._stack(utterance_cmvn(x, heard.frames))
+        if feature.cmvn == "corpus":
+            x = self.statistics[_name(feature)](x)
+        return self._stack(zero_padding(x, heard.frames))
 
-    def at(self, spectra: Tensor, frames: Tensor, feature: FeatureConfig, chosen: Tensor) -> Tensor:
+    def at(self, heard: Heard, feature: FeatureConfig, chosen: Tensor) -> Tensor:
         """The feature at the positions that chosen: (B, N) bool names: (M, size); the rest is never normalized."""
-        x = self._unnormalized(spectra, frames, feature)
+        x = self._unnormalized(heard, feature)
         values = self._stack(x)[chosen]
-        if feature.cmvn:
-            mean, deviation = utterance_statistics(x, frames)
+        if feature.cmvn == "utterance":
+            mean, deviation = utterance_statistics(x, heard.frames)
             row = chosen.nonzero()[:, 0]
             values = values.sub_(mean[row]).div_(deviation[row] + CMVN_FLOOR)
+        elif feature.cmvn == "corpus":
+            values = self.statistics[_name(feature)](values)
         return values.flatten(1)
 
-    def _unnormalized(self, spectra: Tensor, frames: Tensor, feature: FeatureConfig) -> Tensor:
-        with torch.autocast(spectra.device.type, enabled=False):
-            return add_deltas(self.front_end.feature(spectra, feature.feature), frames, feature.num_deltas)
+    def _unnormalized(self, heard: Heard, feature: FeatureConfig) -> Tensor:
+        with torch.autocast(heard.spectra.device.type, enabled=False):
+            values = self.front_end.feature(heard.spectra, feature.feature)
+            return add_deltas(values, heard.frames, feature.num_deltas)
 
     def _stack(self, x: Tensor) -> Tensor:
         """(B, F, bins) frames -> (B, N, S, bins) positions of S frames; frames that do not fill one are dropped."""
         stacking = self.positions.frames_per_position
         num_positions = x.shape[1] // stacking
         return x[:, : num_positions * stacking].unflatten(1, (num_positions, stacking))
+
+
+def _name(feature: FeatureConfig) -> str:
+    """That of a feature's statistics, a key of the checkpoint."""
+    return f"{feature.feature}_{feature.num_deltas}"

@@ -9,6 +9,9 @@ from torch import Tensor
 from mynah.utility.acoustic.masking import MaskPlan
 from mynah.utility.acoustic.model import AcousticModel
 
+SPECTROGRAM_INCHES, STRIP_INCHES = 2.0, 0.6
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+
 
 class ObjectivePictures(Callback):
     """Draws the first held-out utterance every so many optimizer steps, to tensorboard and as PNG into the folder."""
@@ -56,35 +59,51 @@ class ObjectivePictures(Callback):
 def picture_data(
     model: AcousticModel, wavs: Tensor, lengths: Tensor, plan: MaskPlan
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """One utterance -> {title: (frames, bins) spectrogram} and one (heads, N, N) attention map a layer.
+    """One utterance -> {title: (frames, bins) spectrogram or (frames,) whole numbers} and one (heads, N, N) attention
+    map a layer.
 
     wavs: (1, T), lengths: (1,), plan: of (1, N). Predictions cover all positions, masked or not.
     """
-    spectra, frames = model.features(wavs, lengths)
-    content = model.features.stacked(spectra, frames, model.config.features.input)
+    heard = model.features(wavs, lengths)
+    content = model.features.stacked(heard, model.config.features.input)
     states, _, attentions = model.encode(content, model.positions.count(lengths), plan, return_attentions=True)
     panels = {
         "input": content[0].flatten(0, 1),
         "masked input": plan.show(content)[0].flatten(0, 1),
-        **model.objective.panels(model.features, spectra, frames, states[-1][0]),
+        **model.objective.panels(model.features, heard, states[-1][0]),
     }
-    panels = {title: panel.float().cpu() for title, panel in panels.items()}
+    panels = {title: (panel.float() if panel.is_floating_point() else panel).cpu() for title, panel in panels.items()}
     return panels, [attention[0].float().cpu() for attention in attentions]
 
 
 def draw_spectrograms(panels: dict[str, Tensor]) -> Any:
-    """{title: (frames, bins)} -> a figure of panels one above the other on one time axis, in frames of 10 ms."""
+    """{title: (frames, bins) values, or (frames,) whole numbers} -> a figure of spectrograms and of strips of colour,
+    one above the other on one time axis, in frames of 10 ms."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 2.0 * len(panels)), layout="constrained")
-    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    heights = [SPECTROGRAM_INCHES if panel.is_floating_point() else STRIP_INCHES for panel in panels.values()]
+    figure = Figure(figsize=(10, sum(heights)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axis, (title, panel) in zip(axes, panels.items(), strict=True):
-        image = axis.imshow(panel.T.numpy(), origin="lower", aspect="auto", vmin=-3, vmax=3, cmap="magma")
-        axis.set_ylabel("bin")
         axis.set_title(title, fontsize=9)
-        figure.colorbar(image, ax=axis, pad=0.01)
+        if panel.is_floating_point():
+            image = axis.imshow(panel.T.numpy(), origin="lower", aspect="auto", vmin=-3, vmax=3, cmap="magma")
+            axis.set_ylabel("bin")
+            figure.colorbar(image, ax=axis, pad=0.01)
+        else:
+            axis.imshow(colors_of(panel)[None], aspect="auto", interpolation="nearest")
+            axis.set_yticks([])
     axes[-1].set_xlabel("frame (10 ms)")
     return figure
+
+
+def colors_of(numbers: Tensor) -> Any:
+    """(frames,) whole numbers -> (frames, 3) RGB, the same colour for the same number; neighbours are far apart."""
+    from matplotlib.colors import hsv_to_rgb
+
+    hue = (numbers.double() * GOLDEN_RATIO) % 1
+    value = 0.55 + 0.45 * ((numbers.double() * GOLDEN_RATIO**2) % 1)
+    return hsv_to_rgb(torch.stack([hue, torch.full_like(hue, 0.75), value], dim=-1).numpy())
 
 
 def draw_attentions(attentions: list[Tensor]) -> Any:

@@ -29,7 +29,8 @@ class MaskingConfig(Section):
     """How much is masked, in which shapes, and what stands in its place."""
 
     mask_proportion: float = Field(0.15, ge=0, le=1)
-    """Share of the positions of an utterance that are masked; 0 masks none (useful with frequency bands)."""
+    """Share of the positions of an utterance that are masked, on average where spans overlap; 0 masks none (useful
+    with frequency bands)."""
     mask_consecutive_min: int = Field(1, ge=1)
     """Shortest span, in positions; the length is drawn once an utterance."""
     mask_consecutive_max: int = 1
@@ -131,10 +132,20 @@ def _choose_positions(num_positions: int, config: MaskingConfig, generator: np.r
         return np.empty(0, dtype=np.int64)
     span = int(generator.integers(config.mask_consecutive_min, config.mask_consecutive_max + 1))
     span = min(span, num_positions)
-    count = max(1, round(num_positions * config.mask_proportion / span))
     if config.mask_allow_overlap:
+        count = _count_overlapping(num_positions, span, config.mask_proportion)
         starts = generator.permutation(num_positions - span + 1)[:count]
     else:
+        count = max(1, round(num_positions * config.mask_proportion / span))
         offset = int(generator.integers(num_positions % span + 1))
         starts = generator.permutation(num_positions // span)[:count] * span + offset
     return (starts[:, None] + np.arange(span)).ravel()
+
+
+def _count_overlapping(num_positions: int, span: int, proportion: float) -> int:
+    """How many spans that start anywhere cover this proportion on average; at least one.
+
+    A position stays open if none of the `span` starts is drawn that would cover it, each of which is with the same
+    chance; at the ends of the utterance there are fewer.
+    """
+    return max(1, round((num_positions - span + 1) * (1 - (1 - proportion) ** (1 / span))))

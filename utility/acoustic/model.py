@@ -1,103 +1,47 @@
-"""The masked acoustic model: waveforms -> features -> positions -> encoder -> predictions of what was masked.
+"""The masked acoustic model: a trunk, and an objective that predicts what was masked.
 
-Audio ALBERT and Mockingjay are this model with different values in their `pretrain_config.yaml`.
+Audio ALBERT, Mockingjay and MelHuBERT are this model with different values in their `pretrain_config.yaml`.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mynah.utility.acoustic.config import AcousticConfig
-from mynah.utility.acoustic.features import StackedFeatures
 from mynah.utility.acoustic.masking import MaskPlan
-from mynah.utility.nn.encoder import TransformerEncoder, initialize_weights, sinusoid_positions
-from mynah.utility.nn.padding import equal_parts, lengths_to_mask, regroup
+from mynah.utility.acoustic.trunk import AcousticTrunk
+from mynah.utility.nn.encoder import initialize_weights
+from mynah.utility.nn.precision import one_thread
+
+OBJECTIVE = "objective."
+"""Before the names of the objective's weights."""
 
 
-class AcousticModel(nn.Module):
+class AcousticModel(AcousticTrunk):
     """Waveforms -> hidden states; with a mask plan, waveforms -> predictions of what was masked."""
 
+    config: AcousticConfig
+
     def __init__(self, config: AcousticConfig):
-        super().__init__()
-        self.config = config
-        shape = config.model
-        self.features = StackedFeatures(config.features, shape.frames_per_position)
-        self.positions = self.features.positions
-        self.num_input_bins = self.features.num_bins(config.features.input)
-        self.input_projection = nn.Linear(self.features.size(config.features.input), shape.hidden_size)
-        self.input_norm = nn.LayerNorm(shape.hidden_size, eps=shape.layer_norm_eps)
-        self.input_dropout = nn.Dropout(shape.hidden_dropout_prob)
-        self.mask_token = nn.Parameter(torch.zeros(shape.hidden_size)) if shape.mask_token else None
-        self.encoder = TransformerEncoder(shape)
-        objective = config.objective
+        super().__init__(config)
+        shape, objective = config.model, config.objective
         self.objective = objective.REGISTRY[objective.name](getattr(objective, objective.name), shape, self.features)
-        self.apply(lambda module: initialize_weights(module, shape.initializer_range))
+        self.objective.apply(lambda module: initialize_weights(module, shape.initializer_range))
 
-    def forward(
-        self, wavs: Tensor, lengths: Tensor, return_attentions: bool = False, num_layers: int | None = None
-    ) -> tuple[tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]:
-        """wavs: (B, T) float32 at 16 kHz, zeros beyond lengths: (B,) samples.
+    def fit(self, waveforms: Callable[[], Iterable[Tensor]], *, trunk: bool, objective: bool) -> None:
+        """Measure the corpus and let the objective learn, before the first step of a new run.
 
-        Returns the hidden states H_0 (the embedded input) to H_L, each (B, N, D), the (B,) valid positions, and
-        the attention maps if asked for. num_layers: pass the first ones only.
+        waveforms() -> (T,) float32 crops of training utterances in a random order that the seed decides, each read
+        when it is asked for. trunk, objective: which of them are to, as weights of another run bring theirs. What is
+        learned is the same for any number of threads and processes.
         """
-        content = self.features.stacked(*self.features(wavs, lengths), self.config.features.input)
-        positions = self.positions.count(lengths)
-        return self.encode(content, positions, return_attentions=return_attentions, num_layers=num_layers)
-
-    def encode(
-        self,
-        content: Tensor,
-        positions: Tensor,
-        plan: MaskPlan | None = None,
-        return_attentions: bool = False,
-        num_layers: int | None = None,
-    ) -> tuple[tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]:
-        """content: (B, N, S, bins) stacked input frames; positions: (B,). Returns what `forward` returns."""
-        shown = content if plan is None else plan.show(content)
-        dtype = self.input_projection.weight.dtype
-        x = self.input_projection(shown.flatten(2).to(dtype))
-        if plan is not None and self.mask_token is not None:
-            x = x + plan.zeroed[:, :, None] * self.mask_token
-        parts = self._cut(positions, x.shape[1])
-        attended = self._attended(content, positions, parts)
-        if parts is not None:
-            x = regroup(x, positions, parts)
-        x = x + sinusoid_positions(x.shape[1], x.shape[2], x.device).to(dtype)
-        x = self.input_dropout(self.input_norm(x))
-        valid = lengths_to_mask(attended, x.shape[1])
-        whole = not torch.compiler.is_exporting() and bool(valid.all())  # a graph cannot ask its data
-        states, attentions = self.encoder(x, None if whole else valid, return_attentions, num_layers=num_layers)
-        if parts is not None:
-            states = tuple(regroup(state, parts, positions) for state in states)
-            attentions = tuple(_block_diagonal(each, parts, positions) for each in attentions)
-        return states, positions, attentions
-
-    def _cut(self, positions: Tensor, longest: int) -> Tensor | None:
-        """The lengths of the parts that are encoded by themselves, row after row; None where nothing is cut."""
-        limit = self.config.model.max_positions
-        if limit is None:
-            return None
-        if torch.compiler.is_exporting():  # how many parts there are depends on the data
-            torch._check(longest <= limit, lambda: f"the graph takes at most {limit} positions")
-            return None
-        return None if longest <= limit else equal_parts(positions, limit)
-
-    def _attended(self, content: Tensor, positions: Tensor, parts: Tensor | None) -> Tensor:
-        """How many positions of each input, or part of one, may be attended to, from its first: (B,) or (P,).
-
-        s3prl counts those whose input sums to anything but 0, and adds -10000 to the scores of all beyond that count,
-        which takes them out: exp(-10000) is 0. Where each is blank it does so to all, which a softmax does not see.
-        """
-        lengths = positions if parts is None else parts
-        if not self.config.model.ignore_blank_positions:
-            return lengths
-        told = content.flatten(2).sum(-1, keepdim=True) != 0
-        if parts is not None:
-            told = regroup(told, positions, parts)
-        count = (told[:, :, 0] & lengths_to_mask(lengths, told.shape[1])).sum(-1)
-        return torch.where(count > 0, count, lengths)
+        with one_thread(), torch.no_grad():
+            if trunk:
+                self.features.fit(waveforms)
+            if objective:
+                self.objective.fit(self.features, waveforms())
 
     def predict(self, wavs: Tensor, lengths: Tensor, plan: MaskPlan) -> tuple[Any, Any]:
         """The objective's predictions and targets at the positions that the plan masks.
@@ -105,10 +49,10 @@ class AcousticModel(nn.Module):
         wavs: (B, T) float32, lengths: (B,) samples, plan: of (B, N) positions. The heads see these positions only.
         """
         with torch.no_grad():
-            spectra, frames = self.features(wavs, lengths)
-            content = self.features.stacked(spectra, frames, self.config.features.input)
-            targets = self.objective.targets(self.features, spectra, frames, plan.target)
-            del spectra
+            heard = self.features(wavs, lengths)
+            content = self.features.stacked(heard, self.config.features.input)
+            targets = self.objective.targets(self.features, heard, plan.target)
+            del heard
         states, _, _ = self.encode(content, self.positions.count(lengths), plan)
         return self.objective(states[-1][plan.target]), targets
 
@@ -120,16 +64,8 @@ class AcousticModel(nn.Module):
         predictions, targets = self.predict(wavs, lengths, plan)
         return self.objective.loss(predictions, targets, plan.target.sum() if num_masked is None else num_masked)
 
-
-def _block_diagonal(maps: Tensor, parts: Tensor, positions: Tensor) -> Tensor:
-    """maps: (P, heads, M, M) of parts: (P,) -> (B, heads, N, N), zero between parts."""
-    longest = int(positions.max())
-    whole = maps.new_zeros(len(positions), maps.shape[1], longest, longest)
-    lengths, row, start = positions.tolist(), 0, 0
-    for each, size in zip(maps, parts.tolist(), strict=True):
-        if start == lengths[row]:
-            row, start = row + 1, 0
-        end = start + size
-        whole[row, :, start:end, start:end] = each[:, :size, :size]
-        start = end
-    return whole
+    def drop_training_parts(self) -> tuple[str, ...]:
+        """Leave out what training alone needs; returns the beginnings of the names of the weights that go."""
+        for part in self.objective.TRAINING_PARTS:
+            setattr(self.objective, part, None)
+        return tuple(f"{OBJECTIVE}{part}." for part in self.objective.TRAINING_PARTS)

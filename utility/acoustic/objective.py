@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from mynah.utility.acoustic.features import AcousticFeaturesConfig, StackedFeatures
+from mynah.utility.acoustic.features import AcousticFeaturesConfig, Heard, StackedFeatures
 from mynah.utility.configuration.sections import Section
 from mynah.utility.nn.encoder import EncoderConfig
 
@@ -17,19 +17,25 @@ class Objective(nn.Module, ABC):
     A subclass is one line in `objectives.py`. It is a module of the model: its weights are trained and its buffers
     (cluster centres, say) are saved with it. In a step, in this order:
 
-        truth = objective.targets(features, spectra, frames, target)   # without gradients
+        heard = features(wavs, lengths)
+        truth = objective.targets(features, heard, target)             # without gradients
         loss = objective.loss(objective(hidden), truth, num_masked)    # hidden: of the masked positions only
 
-    features: the model's `StackedFeatures`; spectra, frames: what it returned for the batch; target: (B, N) bool, the
-    M masked positions of the batch. Predictions and targets are any tensors, or mappings of tensors, of M rows.
+    features: the model's `StackedFeatures`; heard: what it returned for the batch; target: (B, N) bool, the M masked
+    positions of the batch. Predictions and targets are any tensors, or mappings of tensors, of M rows.
     """
 
     Config: ClassVar[type[Section]]
     METRICS: ClassVar[tuple[str, ...]] = ()
     """The names that `metrics` gives."""
+    TRAINING_PARTS: ClassVar[tuple[str, ...]] = ()
+    """Submodules that a model which only gives features does without; it has None in their place."""
 
     def __init__(self, config: Any, encoder: EncoderConfig, features: StackedFeatures):
-        """config: an instance of `Config`; encoder: gives the size of hidden states."""
+        """config: an instance of `Config`; encoder: gives the size of hidden states.
+
+        A target that is a feature is to be declared: `features.declare(...)`.
+        """
         super().__init__()
         self.config = config
 
@@ -42,11 +48,12 @@ class Objective(nn.Module, ABC):
         """Learn before the first step of a new run; nothing by default.
 
         waveforms: (T,) float32 crops of training utterances in a random order that the seed decides; each is read
-        when it is asked for. What is learned must lie in buffers, so that checkpoints hold it.
+        when it is asked for. What is learned must lie in buffers, so that checkpoints hold it. Called without
+        gradients and on one thread, so that every process of a run learns the same.
         """
 
     @abstractmethod
-    def targets(self, features: StackedFeatures, spectra: Tensor, frames: Tensor, target: Tensor) -> Any:
+    def targets(self, features: StackedFeatures, heard: Heard, target: Tensor) -> Any:
         """What is to be predicted at the masked positions."""
 
     @abstractmethod
@@ -60,12 +67,22 @@ class Objective(nn.Module, ABC):
         num_masked: () the batch's own M, or the mean over processes; where it is zero the loss is zero, not NaN.
         """
 
+    def metric_sizes(self) -> dict[str, int]:
+        """METRICS -> how many values a position has of each; one by default."""
+        return dict.fromkeys(self.METRICS, 1)
+
     def metrics(self, predictions: Any, targets: Any) -> dict[str, Tensor]:
-        """METRICS -> (M,) values of the masked positions, whose mean over the held-out data is logged as val_NAME."""
+        """METRICS -> (M,) values of the masked positions, or (M, size); their means go to `summary`."""
         return {}
 
-    def panels(self, features: StackedFeatures, spectra: Tensor, frames: Tensor, hidden: Tensor) -> dict[str, Tensor]:
-        """Pictures of one utterance: titles -> (frames, bins), drawn below the input.
+    def summary(self, loss: float, means: dict[str, Tensor]) -> dict[str, float]:
+        """What is logged, as val_NAME, of the held-out data's loss and of the metrics' means over its masked
+        positions, (size,) each in double precision. By default the means themselves, which are of one value each."""
+        return {name: mean.item() for name, mean in means.items()}
+
+    def panels(self, features: StackedFeatures, heard: Heard, hidden: Tensor) -> dict[str, Tensor]:
+        """Pictures of one utterance, drawn below the input: titles -> (frames, bins) values, or (frames,) whole
+        numbers of things, which become strips of colours.
 
         hidden: (N, D) of all positions, masked or not.
         """

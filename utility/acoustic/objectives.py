@@ -2,12 +2,14 @@
 
 from typing import Annotated
 
+from mynah.utility.acoustic.clusters import Clusters
 from mynah.utility.acoustic.objective import Objective
 from mynah.utility.acoustic.reconstruction import Reconstruction
 from mynah.utility.configuration.sections import one_of, sections_of
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "reconstruction": Reconstruction,
+    "clusters": Clusters,
 }
 
 

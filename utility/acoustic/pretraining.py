@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader
 from mynah.utility.acoustic.config import AcousticConfig, AcousticPretrainConfig
 from mynah.utility.acoustic.dataset import MaskedSpeechDataset, collate
 from mynah.utility.acoustic.figures import ObjectivePictures
-from mynah.utility.acoustic.model import AcousticModel
+from mynah.utility.acoustic.model import OBJECTIVE, AcousticModel
+from mynah.utility.acoustic.teacher import read_teacher, restore_teacher
 from mynah.utility.audio.corpus import SpeechDataset, Utterance, scan_corpora, split_validation
 from mynah.utility.audio.files import SAMPLE_RATE
-from mynah.utility.configuration.load import to_plain
+from mynah.utility.configuration.load import from_plain, to_plain
 from mynah.utility.errors import UserError
-from mynah.utility.experiments.checkpoint import METADATA, load_weights, select_weights
+from mynah.utility.experiments.checkpoint import METADATA, load_weights, read_checkpoint, select_weights, without
 from mynah.utility.experiments.folder import Experiment
 from mynah.utility.nn.size import describe_size
 from mynah.utility.training.identity import dataset_fingerprint
@@ -33,15 +34,39 @@ FIT_STREAM = 2
 log = logging.getLogger("mynah")
 
 
+def build_acoustic_pretraining(
+    name: str, model_class: type[AcousticModel], config: AcousticPretrainConfig, experiment: Experiment
+) -> "AcousticPretraining":
+    """What `build_pretraining` of the acoustic upstreams returns: the model of `config`, with its teacher if any.
+
+    Settles the keys that `config.resolved_keys()` names. Raises UserError where `init` cannot be followed.
+    """
+    weights: dict[str, Tensor] = {}
+    if experiment.resume_from is not None:
+        restore_teacher(config, read_checkpoint(experiment.resume_from, "pretrain")[METADATA], experiment.resume_from)
+    elif config.init.clusters:
+        config.objective.clusters.teacher, weights = read_teacher(config.init.clusters)
+    elif config.objective.name == "clusters" and config.objective.clusters.teacher is not None:
+        raise UserError(
+            "objective.clusters.teacher: is found by init.clusters=CKPT:LAYER; give that, and leave this out"
+        )
+    model = model_class(config)
+    if weights:
+        load_weights(model.objective.teacher.trunk, weights, config.init.clusters)
+    return AcousticPretraining(name, model, config, experiment)
+
+
 class AcousticPretraining(PretrainingModule):
     """Trains `model` to predict, as its objective says, what is masked of the corpora of `config`."""
 
     def __init__(self, name: str, model: AcousticModel, config: AcousticPretrainConfig, experiment: Experiment):
         super().__init__(config, experiment)
         self.name, self.model, self.upstream_name = name, model, name
+        self.fits = {"trunk": self.is_new_run, "objective": self.is_new_run}
+        """Which parts of the model learn from the corpus before the first step."""
 
     def prepare(self) -> None:
-        """Find the utterances, hold some out, and fit the objective of a new run.
+        """Find the utterances, hold some out, and let the model of a new run measure the corpus.
 
         Raises UserError where the corpora cannot be used.
         """
@@ -60,8 +85,8 @@ class AcousticPretraining(PretrainingModule):
         hours = sum(utterance.samples for utterance in utterances) / SAMPLE_RATE / 3600
         names = ", ".join(datarc.file_path)
         log.info("%s: %d utterances, %.2f h; %d held out", names, len(utterances), hours, len(self.validation_items))
-        if self.is_new_run:
-            self.model.objective.fit(self.model.features, self._waveforms())
+        if any(self.fits.values()):
+            self.model.fit(self._waveforms, **self.fits)
 
     def _waveforms(self) -> Iterator[Tensor]:
         """Crops of training utterances in an order that the seed decides, without those that cannot be read."""
@@ -70,6 +95,14 @@ class AcousticPretraining(PretrainingModule):
             signal = speech[(0, index)]["signal"]
             if signal is not None:
                 yield signal
+
+    def setup(self, stage: str) -> None:
+        """Every process begins with what the first has learned: another machine may round otherwise."""
+        if any(self.fits.values()) and self.trainer.world_size > 1:
+            own = dict(self.model.named_buffers())
+            learned = self.trainer.strategy.broadcast({name: buffer.cpu() for name, buffer in own.items()})
+            for name, buffer in own.items():
+                buffer.copy_(learned[name])
 
     def data_fingerprints(self) -> dict[str, str]:
         """Of what is trained on and of what is held out."""
@@ -126,25 +159,30 @@ class AcousticPretraining(PretrainingModule):
         count = batch["plan"].target.sum()
         objective = self.model.objective
         predictions, targets = self.model.predict(batch["wavs"], batch["lengths"], batch["plan"])
-        sums = {"count": count.double(), "loss": objective.loss(predictions, targets, count).double() * count}
+        sums = {"count": count, "loss": objective.loss(predictions, targets, count).double() * count}
         for name, values in objective.metrics(predictions, targets).items():
-            sums[name] = values.double().sum()
+            sums[name] = values.sum(0, dtype=torch.float64)
         for name, value in sums.items():
-            self.val_sums[name] = self.val_sums.get(name, 0) + value
+            self.val_sums[name] = self.val_sums.get(name, 0) + value.double().flatten()
 
     def on_validation_epoch_end(self) -> None:
         """val_loss and val_ the metrics: over all masked positions held out, whatever their batches."""
-        names = ["count", "loss", *self.model.objective.METRICS]
-        zero = torch.zeros((), dtype=torch.float64, device=self.device)
-        sums = torch.stack([self.val_sums.get(name, zero) for name in names])  # a process may have had no batch
-        count, loss, *metrics = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+        sizes = {"count": 1, "loss": 1, **self.model.objective.metric_sizes()}
+        own = [  # a process may have had no batch
+            self.val_sums.get(name, torch.zeros(size, dtype=torch.float64, device=self.device))
+            for name, size in sizes.items()
+        ]
+        sums = self.trainer.strategy.reduce(torch.cat(own), reduce_op="sum").cpu().split(list(sizes.values()))
+        count, loss, *metrics = sums
         if not count:
             raise UserError(
                 f"none of the {len(self.validation_items)} held-out utterances could be read; see {self.skipped}"
             )
-        self.report_val_loss(loss / count)
-        for name, value in zip(names[2:], metrics, strict=True):
-            self.log(f"val_{name}", value / count, prog_bar=True)
+        val_loss = (loss / count).item()
+        self.report_val_loss(val_loss)
+        means = {name: metric / count for name, metric in zip(self.model.objective.METRICS, metrics, strict=True)}
+        for name, value in self.model.objective.summary(val_loss, means).items():
+            self.log(f"val_{name}", value, prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         plain = to_plain(self.config)
@@ -153,6 +191,20 @@ class AcousticPretraining(PretrainingModule):
         )
 
     def init_from(self, checkpoint: dict[str, Any], source: str) -> None:
-        """Take the weights alone of another run (--init-from)."""
-        load_weights(self.model, select_weights(checkpoint["state_dict"], "model."), source)
-        log.info("initialized from %s (step %d)", source, checkpoint[METADATA]["step"])
+        """Take the weights alone of another run (--init-from), those of its objective only if it is the same."""
+        weights = select_weights(checkpoint["state_dict"], "model.")
+        same = self._has_this_objective(checkpoint[METADATA]["config"].get("objective", {}), source)
+        if same:
+            load_weights(self.model, weights, source)
+        else:
+            own = {key: value for key, value in self.model.state_dict().items() if key.startswith(OBJECTIVE)}
+            load_weights(self.model, {**without(weights, OBJECTIVE), **own}, source)
+        self.fits = {"trunk": False, "objective": not same}
+        what = "" if same else ", its objective aside, which is another"
+        log.info("initialized from %s (step %d)%s", source, checkpoint[METADATA]["step"], what)
+
+    def _has_this_objective(self, plain: dict[str, Any], source: str) -> bool:
+        """Whether a checkpoint's section `objective` says the same as the run's own."""
+        own = self.config.objective
+        section = getattr(own, own.name)
+        return plain.get("name") == own.name and from_plain(type(section), plain[own.name], source) == section

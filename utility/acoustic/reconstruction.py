@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mynah.utility.acoustic.features import AcousticFeaturesConfig, FeatureConfig, StackedFeatures
+from mynah.utility.acoustic.features import AcousticFeaturesConfig, FeatureConfig, Heard, StackedFeatures
 from mynah.utility.acoustic.objective import Objective
 from mynah.utility.configuration.sections import Section, rules
 from mynah.utility.nn.encoder import ACTIVATIONS, EncoderConfig
@@ -34,6 +34,7 @@ class Reconstruction(Objective):
 
     def __init__(self, config: ReconstructionConfig, encoder: EncoderConfig, features: StackedFeatures):
         super().__init__(config, encoder, features)
+        features.declare(*config.targets)
         self.frames_per_position = features.positions.frames_per_position
         self.heads = nn.ModuleDict(
             {target.feature: PredictionHead(encoder, features.size(target)) for target in config.targets}
@@ -44,10 +45,8 @@ class Reconstruction(Objective):
         for index, target in enumerate(config.targets):
             yield features.refusal(f"targets[{index}].feature", target.feature)
 
-    def targets(
-        self, features: StackedFeatures, spectra: Tensor, frames: Tensor, target: Tensor
-    ) -> dict[str, Tensor]:
-        return {one.feature: features.at(spectra, frames, one, target) for one in self.config.targets}
+    def targets(self, features: StackedFeatures, heard: Heard, target: Tensor) -> dict[str, Tensor]:
+        return {one.feature: features.at(heard, one, target) for one in self.config.targets}
 
     def forward(self, hidden: Tensor) -> dict[str, Tensor]:
         return {feature: head(hidden) for feature, head in self.heads.items()}
@@ -58,10 +57,10 @@ class Reconstruction(Objective):
         losses = [(predictions[name].float() - truth).abs().sum() for name, truth in targets.items()]
         return torch.stack(losses).mean() / (num_masked.clamp(min=1) * self.frames_per_position)
 
-    def panels(self, features: StackedFeatures, spectra: Tensor, frames: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+    def panels(self, features: StackedFeatures, heard: Heard, hidden: Tensor) -> dict[str, Tensor]:
         panels = {}
         for target in self.config.targets:
-            truth = features.stacked(spectra, frames, target)
+            truth = features.stacked(heard, target)
             panels[f"reconstruction ({target.feature})"] = self.heads[target.feature](hidden).view_as(truth[0])
             panels[f"target ({target.feature})"] = truth[0]
         return {title: panel.flatten(0, 1) for title, panel in panels.items()}

@@ -1,14 +1,13 @@
 """The contract of front ends: waveforms in, spectral features by frames out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mynah.utility.configuration.sections import Section
+from mynah.utility.nn.precision import SinglePrecision
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Framing:
         return max(self.min_samples, self.first + (frames - 1) * self.hop)
 
 
-class FrontEnd(nn.Module, ABC):
+class FrontEnd(SinglePrecision, ABC):
     """Base of every front end. A subclass is one line in `front_ends.py`.
 
     It computes in float32 whatever precision the model around it has: half precision has neither the range nor, after
@@ -63,7 +62,3 @@ class FrontEnd(nn.Module, ABC):
     @abstractmethod
     def feature(self, spectra: Tensor, feature: str) -> Tensor:
         """spectra: what `forward` returned -> the feature of that name, (B, F, num_bins(feature)) float32."""
-
-    def _apply(self, change: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Follow the model to another device, but stay in float32 when it is made `.half()`."""
-        return super()._apply(lambda tensor: tensor.to(change(torch.empty_like(tensor)).device), recurse)

@@ -31,14 +31,15 @@ def load_config(
     """The configuration that YAML files and overrides give, as an instance of the section `schema`.
 
     files: merged in order; each may have a top-level `demo:` mapping of the same keys, which is merged right after
-    its file if `demo`, and is checked in any case; with `demo`, one file must have it. overrides:
+    its file if `demo`, and is checked in any case; with `demo`, one file must have it. The first may say
+    `base: FILE`, a file beside it whose values come before its own. overrides:
     "model.hidden_size=96" or "datarc.file_path={a: /x}", YAML values, applied last; a whole mapping
     replaces the one before it, "datarc.file_path.a=/x" sets one entry.
     Raises UserError with all unknown keys, wrong types, missing and impossible values, a line each.
     """
     builder = _Builder(schema)
-    for file in files:
-        builder.add_file(Path(file), demo)
+    for index, file in enumerate(files):
+        builder.add_file(Path(file), demo, follow_base=index == 0)
     for override in overrides:
         builder.add_override(override)
     config = builder.build()
@@ -133,27 +134,43 @@ class _Builder:
         self.data = merged(self.data, data)
         self.origins.update(dict.fromkeys(_leaves(data, ""), source))
 
-    def add_file(self, path: Path, demo: bool) -> None:
+    def add_file(self, path: Path, demo: bool, follow_base: bool = True) -> None:
+        """follow_base: whether its key `base` is meant; else what it is based on is there already."""
+        for data, source in self._add_values(path, () if follow_base else None):
+            self.has_demo = True
+            if demo:
+                self.merge(data, source)
+                continue
+            own = _leaves(data, "")
+            for key, text in validate(self.schema, merged(self.data, data))[1]:
+                if any(_is_in(leaf, key) for leaf in own):
+                    self.report(key, text, source)
+
+    def _add_values(self, path: Path, above: tuple[Path, ...] | None) -> list[tuple[dict[str, Any], _Source]]:
+        """Merge a file's values over those of its base; their demo sections, in the order in which these are merged.
+
+        above: the files that it is the base of; None to leave out its own base.
+        """
         source = _Source(_display(path))
         self.sources.append(source.name)
         try:
             data, lines = read_yaml_file(path)
         except UserError as error:
             self.readable = False
-            return self.report("", str(error), source)
-        demo_data = data.pop("demo", {})
-        self.merge(data, _Source(source.name, lines))
-        self.has_demo = self.has_demo or bool(demo_data)
+            self.report("", str(error), source)
+            return []
+        source = _Source(source.name, lines)
+        base, demo_data, demos = data.pop("base", None), data.pop("demo", {}), []
+        if base is not None and (not isinstance(base, str) or path.parent / base in (*(above or ()), path)):
+            self.report("base", f"expected the name of another YAML file beside this one, got {shown(base)}", source)
+        elif base is not None and above is not None:
+            demos = self._add_values(path.parent / base, (*above, path))
+        self.merge(data, source)
         if not isinstance(demo_data, dict):
-            return self.report("demo", f"expected a section, got {shown(demo_data)}", _Source(source.name, lines))
-        in_demo = _Source(source.name, lines, "demo.")
-        if demo:
-            return self.merge(demo_data, in_demo)
-        own = _leaves(demo_data, "")
-        for key, text in validate(self.schema, merged(self.data, demo_data))[1]:
-            if any(_is_in(leaf, key) for leaf in own):
-                self.report(key, text, in_demo)
-        return None
+            self.report("demo", f"expected a section, got {shown(demo_data)}", source)
+        elif demo_data:
+            demos.append((demo_data, _Source(source.name, lines, "demo.")))
+        return demos
 
     def add_override(self, override: str) -> None:
         source = _Source(f"-o {override}")

@@ -154,6 +154,11 @@ def select_weights(state_dict: dict[str, Tensor], prefix: str) -> dict[str, Tens
     return {key.removeprefix(prefix): value for key, value in state_dict.items() if str(key).startswith(prefix)}
 
 
+def without(state_dict: dict[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
+    """The entries that are under none of these prefixes."""
+    return {key: value for key, value in state_dict.items() if not str(key).startswith(prefixes)}
+
+
 def save_atomically(content: dict[str, Any], path: Path, previous: Path | None = None) -> None:
     """`torch.save` under a temporary name beside `path`, brought to the disk and then renamed.
 

@@ -35,7 +35,7 @@ class RunOptions:
     init_from: str | Path | None = None
     """--init-from: a checkpoint whose weights a new run starts from."""
     config: Path | None = None
-    """-c: a YAML file instead of the plugin's own."""
+    """-c: a YAML file instead of the plugin's own, or the name of one beside it (`find_recipe`)."""
     model_config: Path | None = None
     """-g: a YAML file of the upstream's `model` and `features` sections."""
     overrides: Sequence[str] = ()

@@ -26,6 +26,7 @@ from mynah.utility.experiments.folder import Experiment
 from mynah.utility.training.callbacks import AtomicCheckpointIO, Progress, SaveStates, StopOnSignal, Throughput
 from mynah.utility.training.config import CheckpointConfig
 from mynah.utility.training.identity import compare_identity, flatten, run_identity
+from mynah.utility.training.pace import Pace
 
 log = logging.getLogger("mynah")
 
@@ -41,11 +42,12 @@ def build_trainer(
     device: str = "auto",
     monitor: str,
     mode: str,
+    shorter: str = "",
 ) -> Trainer:
     """A Trainer that writes to the experiment's folder and stops and resumes without losing a step.
 
     arguments: the `trainer` section. monitor and mode: the one of the module's `validation_metrics` that chooses
-    best.ckpt.
+    best.ckpt. shorter: what to give for a shorter run, such as "-c small", where there is such a thing.
     """
     _quiet_lightning()
     accumulated = arguments.get("accumulate_grad_batches", 1)
@@ -68,6 +70,7 @@ def build_trainer(
                 LearningRateMonitor("step"),
                 *([Progress()] if arguments.get("enable_progress_bar", True) else []),
                 StopOnSignal(),
+                Pace(shorter),
                 SaveStates(
                     experiment.checkpoints,
                     checkpoint.save_every_n_steps,

@@ -8,11 +8,12 @@ import torchaudio
 from torch import Tensor
 
 from mynah import ROOT
-from mynah.utility.acoustic.config import AcousticConfig, AcousticEncoderConfig, AcousticPretrainConfig
+from mynah.utility.acoustic.config import AcousticConfig, AcousticPretrainConfig
 from mynah.utility.acoustic.features import FeatureConfig
 from mynah.utility.acoustic.masking import MaskingConfig, MaskPlan, batch_mask_plans, draw_mask_plan
 from mynah.utility.acoustic.model import AcousticModel
 from mynah.utility.acoustic.reconstruction import ReconstructionConfig
+from mynah.utility.acoustic.trunk import AcousticEncoderConfig
 from mynah.utility.configuration.load import load_config
 from mynah.utility.configuration.problems import validate
 from mynah.utility.nn.encoder import sinusoid_positions

@@ -56,12 +56,12 @@ class Loudness(Objective):
     def fit(self, features, waveforms):
         values = []
         for wav in islice(waveforms, self.config.num_utterances):
-            spectra, frames = features(wav[None], torch.tensor([len(wav)]))
-            values.append(features.stacked(spectra, frames, self.mel).mean((2, 3)).flatten())
+            heard = features(wav[None], torch.tensor([len(wav)]))
+            values.append(features.stacked(heard, self.mel).mean((2, 3)).flatten())
         self.median.copy_(torch.cat(values).median())
 
-    def targets(self, features, spectra, frames, target):
-        return features.at(spectra, frames, self.mel, target).mean(1) > self.median
+    def targets(self, features, heard, target):
+        return features.at(heard, self.mel, target).mean(1) > self.median
 
     def forward(self, hidden):
         return self.output(hidden)[:, 0]
@@ -73,7 +73,7 @@ class Loudness(Objective):
     def metrics(self, predictions, targets):
         return {"accuracy": (predictions > 0) == targets}
 
-    def panels(self, features, spectra, frames, hidden):
+    def panels(self, features, heard, hidden):
         return {"loudness": self(hidden).sigmoid()[:, None]}
 
 
@@ -182,8 +182,8 @@ def test_the_model_sees_kaldis_filter_banks_frame_by_frame(cmvn):
         0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(samples)) for samples in (5000, 3333)
     ]
     wavs, lengths = pad_signals(signals)
-    spectra, frames = model.features(wavs, lengths)
-    content = model.features.stacked(spectra, frames, config.features.input)
+    heard = model.features(wavs, lengths)
+    content = model.features.stacked(heard, config.features.input)
     for row, signal in enumerate(signals):
         fbank = torchaudio.compliance.kaldi.fbank(signal[None], num_mel_bins=80, sample_frequency=16000.0, dither=0.0)
         delta = torchaudio.functional.compute_deltas(fbank.T, win_length=5).T
