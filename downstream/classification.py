@@ -82,6 +82,11 @@ class ClassificationExpert(interfaces.DownstreamExpert):
             raise UserError(f"{config.datarc.file_path}: at least two labels are needed to tell apart, found {found}")
         self.model = Classifier(upstream.feature_size, len(self.labels), config.model)
 
+    @property
+    def reads_mean(self) -> bool:
+        """Whether nothing but a linear layer comes before the mean over time."""
+        return self.config.model.pooling == "mean"
+
     @abstractmethod
     def read_corpus(self) -> dict[str, list[Labelled]]:
         """{split: [(utterance, label), ...]} of train, dev and test. Raises UserError."""

@@ -18,8 +18,8 @@ class DownstreamModel(nn.Module):
 
     def __init__(self, upstream: Upstream, expert: DownstreamExpert, config: FeaturesConfig, fine_tune: bool):
         super().__init__()
-        featurizer = Featurizer(upstream.num_hidden_states, config)
-        self.features = UpstreamFeatures(upstream, featurizer, fine_tune, config.cache_gib)
+        featurizer = Featurizer(upstream.num_hidden_states, config, expert.reads_mean)
+        self.features = UpstreamFeatures(upstream, featurizer, fine_tune)
         self.expert = expert
 
     @torch.no_grad()

@@ -45,3 +45,7 @@ class LabelledSpeechDataset(Dataset):
     def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
         index = key[1] if isinstance(key, tuple) else key
         return {**self.speech[key], "label": self.labels[index], "fixed": self.fixed[index]}
+
+    def peek(self, key: tuple[int, int]) -> dict[str, Any]:
+        """The item without its signal, as SpeechDataset.peek."""
+        return {**self.speech.peek(key), "label": self.labels[key[1]], "fixed": self.fixed[key[1]]}
