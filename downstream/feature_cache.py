@@ -1,7 +1,11 @@
 """Caches of what a frozen upstream makes of signals that do not change."""
 
+import hashlib
+
+import torch
 from torch import Tensor
 
+from mynah.downstream.feature_store import FeatureStore
 from mynah.utility.data.splits import hash_fraction
 
 GIB = 2**30
@@ -65,3 +69,39 @@ class MemoryCache(FeatureCache):
             self.states[key] = states.cpu()
             self.bytes_kept += states.nbytes
         return states
+
+
+class DiskCache(FeatureCache):
+    """States in a `FeatureStore`, as numbers of `dtype`, to which they are rounded when they are first used too.
+
+    float16 reaches to 65504: of a signal whose states go further, float32 is kept.
+    """
+
+    def __init__(self, store: FeatureStore, dtype: torch.dtype):
+        self.store, self.dtype = store, dtype
+
+    def keeps(self, key: str | None) -> bool:
+        return key is not None
+
+    def __contains__(self, key: str) -> bool:
+        return _name_of(key) in self.store
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def get(self, key: str) -> Tensor | None:
+        return self.store.get(_name_of(key))
+
+    def keep(self, key: str, states: Tensor) -> Tensor:
+        rounded = states.to(self.dtype)
+        if self.dtype == torch.float16 and not rounded.isfinite().all():
+            rounded = states.float()
+        self.store.add(_name_of(key), rounded.to("cpu", copy=True).contiguous())
+        return rounded
+
+    def flush(self) -> None:
+        self.store.flush()
+
+
+def _name_of(key: str) -> str:
+    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32]

@@ -46,7 +46,12 @@ class FeatureItems(Dataset):
     @property
     def num_changing(self) -> int:
         """Items whose crops are drawn anew in every pass, or would be without `repeats`."""
-        return len(self) - sum(self._fixed())
+        return len(self) - sum(self.fixed)
+
+    @property
+    def fixed(self) -> list[bool]:
+        """Of each item, whether it is the same in every pass without `repeats`."""
+        return getattr(self.dataset, "fixed", None) or [True] * len(self)
 
     def __getitem__(self, key: tuple) -> dict[str, Any]:
         pass_index, index, *is_known = key
@@ -69,9 +74,6 @@ class FeatureItems(Dataset):
             return item.get("source") if self.repeats or item.get("fixed") else None
         return item["name"] if item.get("fixed") else None
 
-    def _fixed(self) -> list[bool]:
-        return getattr(self.dataset, "fixed", None) or [True] * len(self)
-
     def _times(self) -> list[int]:
         repeats = self.repeats if self.has_sources else 0
-        return [1 if fixed else repeats for fixed in self._fixed()]
+        return [1 if fixed else repeats for fixed in self.fixed]

@@ -71,9 +71,16 @@ class DownstreamModule(TrainingModule):
     # -- data ------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        items = self._training_items(), self._evaluation_items("dev")
-        self.features.cache = open_cache(self.features, self.config.features, items)
+        self._open_cache(self._training_items(), "dev")
         self._try_expert()
+
+    def _open_cache(self, training: FeatureItems | None, *others: str) -> None:
+        """Of the features of training and of the other splits, on disk also of the one to be tested."""
+        settings = self.config.features
+        splits = dict.fromkeys([*others, *([self.test_split] if settings.cache == "disk" else [])])
+        items = [self._evaluation_items(split) for split in splits]
+        about = {"precision": str(self.trainer.precision), "origin": self.origin}
+        self.features.cache = open_cache(self.features, settings, training, items, **about)
 
     @torch.no_grad()
     def _try_expert(self) -> None:
@@ -209,6 +216,13 @@ class DownstreamModule(TrainingModule):
         self.validation_metrics = self._finish()
         for name, value in self.validation_metrics.items():
             self.log(f"dev_{name}", value, prog_bar=name == self.expert.monitor)
+
+    def on_test_start(self) -> None:
+        if self.config.features.cache == "disk" and not self.trained:  # else it is open since the training
+            self._open_cache(None)
+
+    def on_test_end(self) -> None:
+        self.features.cache.flush()
 
     def on_test_epoch_start(self) -> None:
         self._begin(self.test_split)
