@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mynah import ROOT
+from mynah import ROOT, __version__
 from mynah.downstream.features import UpstreamFeatures
 from mynah.utility.experiments.provenance import library_versions
 
@@ -39,7 +39,7 @@ def feature_facts(features: UpstreamFeatures, dtype: str, precision: str) -> dic
         "dtype": dtype,
         "precision": f"{precision}, {torch.get_float32_matmul_precision()}",
         "device": upstream.device.type,
-        "versions": library_versions() | dict(_versions_of(upstream)),
+        "versions": {**dict(_versions_of(upstream)), "mynah": __version__, **library_versions()},
     }
 
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import time
@@ -34,6 +35,7 @@ RESERVE = 2**30
 """Bytes that are left free on the disk."""
 ABANDONED_SECONDS = 24 * 3600.0
 
+KEY = re.compile("[0-9a-f]{32}")
 SUFFIX = ".safetensors"
 ABOUT = "about.json"
 CHECKSUMS = "crc32"
@@ -141,8 +143,8 @@ class FeatureStore:
     def _refresh(self) -> None:
         """Open the files that others have written."""
         self._refreshed = time.monotonic()
-        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
-            if path.name in self._files or path.name.startswith("."):
+        for path in sorted(self.folder.glob(f"[!.]*{SUFFIX}")):
+            if path.name in self._files:
                 continue
             try:
                 self._places = self._open(path) | self._places  # what was found first stays
@@ -191,8 +193,18 @@ def checksum_of(tensor: Tensor) -> int:
 
 
 def folders(root: Path) -> list[Path]:
-    """Those of all keys."""
-    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    """Those of all keys; of anything else that lies beside them nothing is known."""
+    found = root.iterdir() if root.is_dir() else ()
+    return sorted(path for path in found if KEY.fullmatch(path.name) and path.is_dir() and not path.is_symlink())
+
+
+def count_tensors(folder: Path) -> int:
+    """How many are in the folder of a key, twice those that two processes have written."""
+    count = 0
+    for path in folder.glob(f"[!.]*{SUFFIX}"):
+        with contextlib.suppress(OSError, SafetensorError):
+            count += len(safe_open(path, "pt").keys())
+    return count
 
 
 def bytes_of_folder(folder: Path) -> int:

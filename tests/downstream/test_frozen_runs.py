@@ -122,7 +122,7 @@ def test_crops_that_are_drawn_anew_are_computed_anew(train, counts):
 
 
 def test_windows_are_the_crops_of_the_first_passes(train):
-    """Two passes of four steps each see the same crops; then a run with windows sees those of the first pass again."""
+    """A pass is four steps: the first sees the same crops, and with windows the second sees them again."""
     short = ("trainer.max_steps=4", "trainer.val_check_interval=4", *CROPS, *FRAMES, "features.cache=off")
     assert_same(train("random", *short), train("fixed", *short, "features.windows=1"))
     longer = ("trainer.max_steps=9", *CROPS, *FRAMES, "features.cache=off")
