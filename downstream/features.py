@@ -1,6 +1,7 @@
 """Features for a task: run the upstream, choose among its hidden states, remember what cannot change."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,6 +95,13 @@ class UpstreamFeatures(nn.Module):
             states, lengths = self._states(signals, keys)
         return self.featurizer(states), lengths
 
+    def encode(self, signal: Tensor) -> tuple[Tensor, int]:
+        """One signal -> (1, N, D), and the number of positions: N, or with means, where N is 1, those of the mean."""
+        with torch.set_grad_enabled(self.fine_tune and torch.is_grad_enabled()):
+            output = self._run_upstream([signal])
+            states, _ = self.featurizer.select(output["hidden_states"], output["lengths"])
+        return self.featurizer(states), int(output["lengths"][0])
+
     def _states(self, signals: Sequence[Tensor], keys: Sequence[str | None]) -> tuple[Tensor, Tensor]:
         """(K, B, N, D), (B,)"""
         rows: dict[int, Tensor] = {}
@@ -114,8 +122,11 @@ class UpstreamFeatures(nn.Module):
         return _padded([rows[index] for index in range(len(signals))], self.upstream.device)
 
     def _run(self, signals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        output = self.upstream(signals, num_hidden_states=max(self.featurizer.layers) + 1)
+        output = self._run_upstream(signals)
         return self.featurizer.select(output["hidden_states"], output["lengths"])
+
+    def _run_upstream(self, signals: Sequence[Tensor]) -> dict[str, Any]:
+        return self.upstream(signals, num_hidden_states=max(self.featurizer.layers) + 1)
 
 
 def _padded(rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:

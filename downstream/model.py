@@ -29,12 +29,17 @@ class DownstreamModel(nn.Module):
         windows: the signal, in consecutive parts that are encoded one by one.
         """
         self.eval()
-        encoded, signals = [], []
+        encoded, counts, signals = [], [], []
         for window in windows:
-            encoded.append(self.features([window], [None])[0])
+            features, count = self.features.encode(window)
+            encoded.append(features)
+            counts.append(count)
             if picture is not None:
                 signals.append(window)
         features = torch.cat(encoded, 1)
+        if self.expert.reads_mean and len(counts) > 1:
+            shares = torch.tensor(counts, device=features.device) / sum(counts)
+            features = (shares[:, None] * features).sum(1, keepdim=True)
         lengths = torch.tensor([features.shape[1]], device=features.device)
         if picture is not None:
             self.expert.draw_prediction(features, lengths, torch.cat(signals), picture)

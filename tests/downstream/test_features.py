@@ -307,3 +307,63 @@ def test_layers_above_the_one_that_is_used_are_not_computed(signals, monkeypatch
     monkeypatch.setattr(TransformerLayer, "forward", lambda self, *given: passed.append(1) or forward(self, *given))
     build(layer=layer, cache_gib=0.0)(signals, [None] * 4)
     assert len(passed) == layer
+
+
+# -- means -------------------------------------------------------------------------------------------------------
+
+
+def build_means(**config) -> UpstreamFeatures:
+    features = UpstreamFeatures(build_upstream(), Featurizer(4, FeaturesConfig(**config), reads_mean=True), False)
+    features.cache = MemoryCache(GIB)
+    return features
+
+
+@pytest.mark.parametrize("config", [{}, {"normalize": True}, {"layer": 2}, {"layer": 1, "normalize": True}])
+@pytest.mark.parametrize("keys", [KEYS, [None] * 4, ["a", None, None, "d"]])
+def test_the_mean_of_the_features_equals_a_loop_over_frames(signals, config, keys):
+    features, frames = build_means(**config), build(cache_gib=0.0, **config)
+    if features.featurizer.weights is not None:
+        for each in (features, frames):
+            each.featurizer.weights.data = torch.tensor([0.3, -1.0, 2.0, 0.0])
+    for _ in range(2):
+        actual, lengths = features(signals, keys)
+        assert actual.shape == (4, 1, 16) and lengths.tolist() == [1] * 4
+        for row, signal in enumerate(signals):
+            [alone], [length] = frames([signal], [None])
+            expected = sum(alone[position].double() for position in range(length)) / length
+            torch.testing.assert_close(actual[row, 0].double(), expected, atol=1e-5, rtol=0)
+
+
+def test_only_means_are_kept_and_they_are_the_same_to_the_bit(signals, calls):
+    features, other = build_means(normalize=True), build_means(normalize=True)
+    first = features(signals, KEYS)[0]
+    assert size_of(features) == 4 * features.count_bytes([1], 4) == 4 * 4 * 16 * 4
+    other([signals[3], signals[0]], ["d", "a"])
+    assert torch.equal(other(signals, KEYS)[0], first)
+    calls.clear()
+    assert torch.equal(
+        features([torch.empty(0)] * 4, KEYS)[0], first
+    )  # the signals of what is kept are not looked at
+    assert not calls
+
+
+def test_a_linear_head_says_of_means_what_it_says_of_frames(signals):
+    from mynah.downstream.classification import Classifier, ClassifierConfig
+
+    head = Classifier(16, 5, ClassifierConfig())
+    torch.testing.assert_close(head(*build_means()(signals, KEYS)), head(*build()(signals, KEYS)), atol=1e-5, rtol=0)
+
+
+def test_one_signal_tells_its_positions(signals):
+    for features in (build_means(), build()):
+        encoded, count = features.encode(signals[0])
+        assert torch.equal(encoded, features(signals[:1], [None])[0])
+        assert count == features.upstream(signals[:1])["lengths"][0]
+
+
+def test_the_weighted_sum_is_not_rounded_under_autocast(states):
+    featurizer = Featurizer(4, FeaturesConfig())
+    expected = featurizer(select(featurizer, states))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = featurizer(select(featurizer, states))
+    assert torch.equal(actual, expected)
