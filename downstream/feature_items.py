@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch.utils.data import Dataset
 
 from mynah.downstream.feature_cache import FeatureCache
 
-NO_SIGNAL = torch.empty(0)
-"""Stands for one whose features are known."""
+NO_SIGNAL = ()
+"""Stands for one whose features are known; no tensor, which workers would hand over in a file of its own."""
 
 
 class FeatureItems(Dataset):

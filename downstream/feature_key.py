@@ -64,15 +64,20 @@ def code_digest(module: nn.Module) -> str:
     A version tells nothing of what is being worked on: a plugin of one's own, or a clone.
     """
     folders = {ROOT / "utility" / package for package in FRONT_ENDS}
-    for kind in _classes(module):
-        file = getattr(sys.modules.get(kind.__module__), "__file__", None)
-        if file and "site-packages" not in file.removeprefix(str(ROOT)):
+    for name in sorted({kind.__module__ for kind in _classes(module)}):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file and name.partition(".")[0] not in sys.stdlib_module_names and not _is_library(file):
             folders.add(Path(file).resolve().parent)
     digest = hashlib.sha256()
     for path in sorted(path for folder in folders for path in folder.glob("*.py")):
         digest.update(f"{path.name}\n".encode(errors="surrogateescape"))
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _is_library(file: str) -> bool:
+    inside = Path(file.removeprefix(str(ROOT))).parts  # this package may itself be installed
+    return "site-packages" in inside or "dist-packages" in inside
 
 
 def _versions_of(module: nn.Module) -> Iterator[tuple[str, str]]:

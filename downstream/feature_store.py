@@ -175,7 +175,7 @@ class FeatureStore:
     def _describe(self) -> None:
         """about.json, of now: its time tells when the features were last used."""
         try:
-            write_atomically(self.folder / ABOUT, json.dumps(self.about, indent=2) + "\n")
+            write_atomically(self.folder / ABOUT, json.dumps(self.about, indent=2, default=str) + "\n")
         except OSError:  # said when there is something to write
             return
 

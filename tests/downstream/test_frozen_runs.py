@@ -71,7 +71,7 @@ def assert_same(one, other):
         assert torch.equal(value, other[key]), key
 
 
-@pytest.mark.parametrize("settings", [(), FRAMES, (*CROPS, "features.windows=2"), ("features.cache_dtype=float16",)])
+@pytest.mark.parametrize("settings", [FRAMES, (*CROPS, "features.windows=2", "features.cache_dtype=float16")])
 def test_fresh_kept_and_resumed_runs_end_in_the_same_weights(train, counts, tmp_path, settings):
     disk = (*settings, "features.cache=disk")
     fresh = train("fresh", *disk)
@@ -87,6 +87,7 @@ def test_fresh_kept_and_resumed_runs_end_in_the_same_weights(train, counts, tmp_
     resumed = torch.load(tmp_path / "runs" / "half" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert_same(fresh, kept)
     assert_same(fresh, resumed)
+    assert len(list(cache_dir().glob("features/*"))) == 1  # one key, of the resumed run too
 
 
 def test_means_are_the_same_in_memory_and_on_disk(train):
