@@ -75,6 +75,11 @@ class ClassificationExpert(SpeechTask):
             raise UserError(f"{config.datarc.file_path}: at least two labels are needed to tell apart, found {found}")
         self.model = Classifier(upstream.feature_size, len(self.labels), config.model)
 
+    @property
+    def reads_mean(self) -> bool:
+        """Whether nothing but a linear layer comes before the mean over time."""
+        return self.config.model.pooling == "mean"
+
     def label_names(self, corpus: Corpus) -> list[str]:
         """The classes, in the order of their indices: those of training, sorted, unless a subclass knows better."""
         return sorted({label for _, label in corpus["train"]})

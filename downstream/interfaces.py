@@ -30,6 +30,8 @@ from mynah.utility.training.config import (
 
 SPLITS = ("train", "dev", "test")
 SELECTIONS = ("hidden_states", "last_hidden_state")
+CACHES = ("memory", "disk", "off")
+CACHE_DTYPES = ("auto", "float16", "float32")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class SignalInfo:
     samples: int
     """Its length: samples at 16 kHz of speech, frames of a clip as it was read."""
     times: Sequence[float] = ()
-    """Speech: the middle of each feature, in seconds from the file's beginning."""
+    """Speech: the middle of each feature, in seconds from the file's beginning; none where the task reads means."""
 
     @property
     def seconds(self) -> float:
@@ -91,8 +93,19 @@ class FeaturesConfig(Section):
     """LayerNorm (without weights) over each hidden state before the weighted sum."""
     zeroed: bool = False
     """Zeros instead of the features: a control, what the task can do without seeing its input."""
+    cache: Annotated[str, one_of(CACHES)] = "memory"
+    """Where features of a frozen upstream are kept, so that they are computed once: in memory, for a training; on
+    disk, for all runs with the same upstream and data (downstream/README.md); off computes them every time."""
     cache_gib: float = Field(2.0, ge=0)
-    """Memory for features of a frozen upstream, so that they are computed once; 0 recomputes them every time."""
+    """Memory for them with cache=memory; 0 is as cache=off."""
+    disk_gib: float = Field(50.0, gt=0)
+    """The most that the features of all runs together may take on disk with cache=disk."""
+    cache_dtype: Annotated[str, one_of(CACHE_DTYPES)] = "auto"
+    """Of the numbers on disk: float16, float32 or auto, which is float16 but for means over time. They are rounded
+    when they are first used too, so it makes no difference to a result when features were computed."""
+    windows: int = Field(0, ge=0)
+    """Training crops: 0 draws new ones in every pass, and features of these are computed every time; K draws K of
+    each utterance, which come again every K passes and whose features are kept."""
 
     @rules
     def _layer_is_chosen_among_all(self) -> Iterable[str | None]:
@@ -165,6 +178,13 @@ class DownstreamExpert(nn.Module, ABC):
         """`forward` may put parts of its loss here, by name, () each; they are logged beside the loss in training."""
 
     @property
+    def reads_mean(self) -> bool:
+        """Whether the loss and all predictions depend on the mean of the features over time alone, as with a head
+        that is linear up to a mean. The task is then given that mean: features (B, 1, D) and lengths of 1. The mean
+        of each hidden state is all that has to be kept, and nothing depends on which features were kept."""
+        return False
+
+    @property
     def skipped_files(self) -> Path | None:
         """Where files that cannot be used are named."""
         return self.folder and self.folder / SKIPPED_FILES
@@ -192,7 +212,11 @@ class DownstreamExpert(nn.Module, ABC):
         the same in every pass, so that features of it may be kept. The label may belong to the whole, be a sequence
         of its own length, or one for each feature: then it depends on where the crop began (`LabelledSpeechDataset`
         with `FrameLabels`). The dataset takes (pass, index) keys, on which alone random crops depend, and has
-        `lengths`, the samples or frames of each item.
+        `lengths`, the samples or frames of each item. With `peek(key)`, the item without its signal but with
+        "source", which says what the signal is of which state of which file (or None), files whose features are known
+        are not read, features can be kept on disk, and crops may come again; then `fixed` is a list of whether each
+        item is.
+        LabelledSpeechDataset has both.
         """
 
     @abstractmethod

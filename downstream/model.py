@@ -18,8 +18,8 @@ class DownstreamModel(nn.Module):
 
     def __init__(self, upstream: Upstream, expert: DownstreamExpert, config: FeaturesConfig, fine_tune: bool):
         super().__init__()
-        featurizer = Featurizer(upstream.num_hidden_states, config)
-        self.features = UpstreamFeatures(upstream, featurizer, fine_tune, config.cache_gib)
+        featurizer = Featurizer(upstream.num_hidden_states, config, expert.reads_mean)
+        self.features = UpstreamFeatures(upstream, featurizer, fine_tune)
         self.expert = expert
 
     @torch.no_grad()
@@ -32,15 +32,20 @@ class DownstreamModel(nn.Module):
         begins with. name, samples: the file's path and length; 0 for what the windows cover.
         """
         self.eval()
-        encoded, signals, times, end = [], [], [], 0
+        encoded, counts, signals, times, end = [], [], [], [], 0
         for window, start in windows:
-            encoded.append(self.features([window], [None])[0])
-            if self.expert.modality == "speech":
-                times += self.expert.upstream.grid.times(encoded[-1].shape[1], start).tolist()
+            features, count = self.features.encode(window)
+            encoded.append(features)
+            counts.append(count)
+            if self.expert.modality == "speech" and not self.expert.reads_mean:
+                times += self.expert.upstream.grid.times(features.shape[1], start).tolist()
             end = start + len(window)
             if picture is not None:
                 signals.append(window)
         features = torch.cat(encoded, 1)
+        if self.expert.reads_mean and len(counts) > 1:
+            shares = torch.tensor(counts, device=features.device) / sum(counts)
+            features = (shares[:, None] * features).sum(1, keepdim=True)
         lengths = torch.tensor([features.shape[1]], device=features.device)
         if picture is not None:
             self.expert.draw_prediction(features, lengths, torch.cat(signals), picture)

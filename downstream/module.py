@@ -3,7 +3,6 @@
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mynah.downstream.build import Task
+from mynah.downstream.caching import open_cache
 from mynah.downstream.evaluation import SplitEvaluation
+from mynah.downstream.feature_cache import FeatureCache
+from mynah.downstream.feature_items import FeatureItems
 from mynah.downstream.interfaces import SPLITS
 from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.configuration.load import to_plain
 from mynah.utility.errors import UserError, is_lack_of_memory
 from mynah.utility.experiments.checkpoint import METADATA, make_metadata
 from mynah.utility.training.identity import dataset_fingerprint
-from mynah.utility.training.loaders import BadFileLog, bad_items
+from mynah.utility.training.loaders import BadFileLog, IsKnown, bad_items
 from mynah.utility.training.module import TrainingModule
 from mynah.utility.training.optimization import decay_groups
 
-BATCH_SIZES: dict[str, Callable[[Sequence[Tensor]], dict[str, float]]] = {
-    "speech": lambda signals: {"audio_seconds": sum(len(signal) for signal in signals) / SAMPLE_RATE},
-    "video": lambda signals: {"clips": len(signals)},
+BATCH_SIZES: dict[str, Callable[[Sequence[int]], dict[str, float]]] = {
+    "speech": lambda lengths: {"audio_seconds": sum(lengths) / SAMPLE_RATE},
+    "video": lambda lengths: {"clips": len(lengths)},
 }
 """Modality -> how much input a batch holds, for the throughput."""
 
@@ -69,9 +71,16 @@ class DownstreamModule(TrainingModule):
     # -- data ------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        lengths = (self.expert.get_dataset(split).lengths for split in ("train", "dev"))
-        self.features.plan(chain.from_iterable(lengths))
+        self._open_cache(self._training_items(), "dev")
         self._try_expert()
+
+    def _open_cache(self, training: FeatureItems | None, *others: str) -> None:
+        """Of the features of training and of the other splits, on disk also of the one to be tested."""
+        settings = self.config.features
+        splits = dict.fromkeys([*others, *([self.test_split] if settings.cache == "disk" else [])])
+        items = [self._evaluation_items(split) for split in splits]
+        about = {"precision": str(self.trainer.precision), "origin": self.origin}
+        self.features.cache = open_cache(self.features, settings, training, items, **about)
 
     @torch.no_grad()
     def _try_expert(self) -> None:
@@ -104,15 +113,17 @@ class DownstreamModule(TrainingModule):
             evaluation.check_monitor()
 
     def on_fit_end(self) -> None:
-        self.features.forget()  # the test reads every signal once
+        self.features.cache.flush()
+        if self.config.features.cache == "memory":
+            self.features.cache = FeatureCache()  # the test reads every signal once
 
     def data_fingerprints(self) -> dict[str, str]:
         """Of the items of every split."""
         return {split: dataset_fingerprint(self.expert.get_dataset(split)) for split in SPLITS}
 
     def train_dataloader(self) -> DataLoader:
-        dataset = self._dataset("train")
-        return self.make_training_loader(dataset, dataset.lengths, self._collate)
+        items = self._training_items()
+        return self.make_training_loader(items, items.lengths, self._collate, self._is_known(items))
 
     def val_dataloader(self) -> DataLoader:
         return self._evaluation_loader("dev")
@@ -121,13 +132,18 @@ class DownstreamModule(TrainingModule):
         return self._evaluation_loader(self.test_split)
 
     def _evaluation_loader(self, split: str) -> DataLoader:
-        dataset = self._dataset(split)
-        return self.make_evaluation_loader(dataset, dataset.lengths, self._collate)
+        items = self._evaluation_items(split)
+        return self.make_evaluation_loader(items, items.lengths, self._collate, self._is_known(items))
 
-    def _dataset(self, split: str) -> Any:
-        dataset = self.expert.get_dataset(split)
-        self.bad_files.num_files += len(dataset)
-        return dataset
+    def _training_items(self) -> FeatureItems:
+        return FeatureItems(self.expert.get_dataset("train"), self.config.features.windows)
+
+    def _evaluation_items(self, split: str) -> FeatureItems:
+        return FeatureItems(self.expert.get_dataset(split), repeats=1)  # which are those of pass 0 every time
+
+    def _is_known(self, items: FeatureItems) -> IsKnown:
+        self.bad_files.num_files += len(items)
+        return lambda key: items.is_known(key, self.features.cache)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, index: int) -> Any:
         return batch  # the upstream takes its signals to its own device
@@ -201,6 +217,13 @@ class DownstreamModule(TrainingModule):
         for name, value in self.validation_metrics.items():
             self.log(f"dev_{name}", value, prog_bar=name == self.expert.monitor)
 
+    def on_test_start(self) -> None:
+        if self.config.features.cache == "disk" and not self.trained:  # else it is open since the training
+            self._open_cache(None)
+
+    def on_test_end(self) -> None:
+        self.features.cache.flush()
+
     def on_test_epoch_start(self) -> None:
         self._begin(self.test_split)
 
@@ -229,8 +252,8 @@ class DownstreamModule(TrainingModule):
 def collate(items: Sequence[dict[str, Any]], modality: str = "speech") -> dict[str, Any]:
     """Items -> {"signals", "labels", "names", "keys", "bad", and "audio_seconds" or "clips"}.
 
-    Where not one of them could be read, no names and "bad" alone. "keys" names the signals that are the
-    same in every pass ("fixed" items), for the features cache.
+    Where not one of them could be read, no names and "bad" alone. "keys" names the signals that come again, for the
+    cache of features.
     """
     readable = [item for item in items if item["signal"] is not None]
     if not readable:
@@ -239,7 +262,7 @@ def collate(items: Sequence[dict[str, Any]], modality: str = "speech") -> dict[s
         "signals": [item["signal"] for item in readable],
         "labels": [item["label"] for item in readable],
         "names": [item["name"] for item in readable],
-        "keys": [item["name"] if item.get("fixed") else None for item in readable],
+        "keys": [item.get("key") for item in readable],
         "bad": bad_items(items),
-        **BATCH_SIZES[modality]([item["signal"] for item in readable]),
+        **BATCH_SIZES[modality]([item.get("length") or len(item["signal"]) for item in readable]),
     }

@@ -32,7 +32,7 @@ from mynah.utility.training.trainer_arguments import count_processes
 
 log = logging.getLogger("mynah")
 
-OWN_RESULTS = ("trainer.", "dataloader.", "features.zeroed", "features.cache_gib", "inference.")
+OWN_RESULTS = ("trainer.", "dataloader.", "features.zeroed", "features.cache", "features.disk_gib", "inference.")
 """Keys that change no result, or that name their report otherwise."""
 
 

@@ -9,6 +9,7 @@ COMMANDS = {
     "pretrain": "pretrain an upstream on raw speech or video",
     "downstream": "train a task on an upstream's features, evaluate it, or predict with it",
     "benchmark": "train tasks on the features of upstreams, make one table",
+    "features": "show the features of frozen upstreams that are kept on disk, or remove them",
     "demo": "pretrain Audio ALBERT on demo speech, probe it, print a table",
     "demo_video": "pretrain on demo clips, caption them, print a table",
 }

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mynah.downstream.features import GIB, Featurizer, UpstreamFeatures
+from mynah.downstream.feature_cache import GIB, FeatureCache, MemoryCache
+from mynah.downstream.features import Featurizer, UpstreamFeatures
 from mynah.downstream.interfaces import FeaturesConfig
 from mynah.upstream.aalbert import hubconf
 from mynah.utility.configuration.problems import validate
@@ -34,9 +35,10 @@ def build_upstream(dropout: float = 0.0):
 
 
 def build(fine_tune: bool = False, cache_gib: float = 1.0, dropout: float = 0.0, **config) -> UpstreamFeatures:
+    """With a cache that has room for all that comes."""
     featurizer = Featurizer(4, FeaturesConfig(**config))
-    features = UpstreamFeatures(build_upstream(dropout), featurizer, fine_tune, cache_gib)
-    features.plan([])  # all of what comes
+    features = UpstreamFeatures(build_upstream(dropout), featurizer, fine_tune)
+    features.cache = MemoryCache(int(cache_gib * GIB)) if cache_gib else FeatureCache()
     return features
 
 
@@ -54,6 +56,10 @@ def calls(monkeypatch) -> list[list[int]]:
     return seen
 
 
+def select(featurizer: Featurizer, states) -> Tensor:
+    return featurizer.select(states, torch.full((2,), 5))[0]
+
+
 # -- the choice --------------------------------------------------------------------------------------------------
 
 
@@ -62,7 +68,7 @@ def test_the_weighted_sum_equals_a_loop(states, normalize):
     featurizer = Featurizer(4, FeaturesConfig(normalize=normalize))
     featurizer.weights.data = torch.tensor([0.3, -1.0, 2.0, 0.0])
     shares = [weight.exp().item() for weight in featurizer.weights]
-    actual = featurizer(featurizer.select(states))
+    actual = featurizer(select(featurizer, states))
     for row in range(2):
         for position in range(5):
             expected = torch.zeros(4, dtype=torch.float64)
@@ -76,7 +82,7 @@ def test_the_weighted_sum_equals_a_loop(states, normalize):
 
 def test_the_weighted_sum_begins_as_the_mean_and_learns(states):
     featurizer = Featurizer(4, FeaturesConfig())
-    actual = featurizer(featurizer.select(states))
+    actual = featurizer(select(featurizer, states))
     torch.testing.assert_close(actual, torch.stack(states).mean(0))
     actual.square().sum().backward()
     assert (featurizer.weights.grad != 0).all()
@@ -94,14 +100,14 @@ def test_the_weighted_sum_begins_as_the_mean_and_learns(states):
 )
 def test_one_layer_is_passed_on_as_it_is(states, config, layer):
     featurizer = Featurizer(4, FeaturesConfig(**config))
-    assert len(featurizer.select(states)) == 1  # the others need not be kept
-    assert torch.equal(featurizer(featurizer.select(states)), states[layer])
+    assert len(select(featurizer, states)) == 1  # the others need not be kept
+    assert torch.equal(featurizer(select(featurizer, states)), states[layer])
     assert not list(featurizer.parameters())
 
 
 def test_the_only_hidden_state_of_a_baseline_needs_no_weights(states):
     featurizer = Featurizer(1, FeaturesConfig())
-    assert torch.equal(featurizer(featurizer.select(states[:1])), states[0])
+    assert torch.equal(featurizer(select(featurizer, states[:1])), states[0])
     assert not list(featurizer.parameters())
 
 
@@ -149,11 +155,10 @@ def test_a_frozen_upstreams_states_carry_no_graph(signals):
 
 
 def test_fine_tuning_trains_the_upstream(signals):
-    features = build(fine_tune=True, dropout=0.5).train()
+    features = build(fine_tune=True, cache_gib=0.0, dropout=0.5).train()
     assert all(module.training for module in features.upstream.modules())
     output, _ = features(signals, KEYS)
-    assert not torch.equal(output, features(signals, KEYS)[0])  # dropout is on, and nothing was kept
-    assert not features.kept
+    assert not torch.equal(output, features(signals, KEYS)[0])  # dropout is on
     (output * torch.randn_like(output)).sum().backward()
     for name, parameter in features.upstream.model.encoder.named_parameters():
         assert parameter.grad.abs().max() > 0, name
@@ -204,7 +209,7 @@ def test_signals_that_change_are_computed_together_every_time(signals, calls):
 def test_changing_signals_are_never_kept(signals):
     features = build()
     first, _ = features(signals[:1], [None])
-    assert not features.kept
+    assert not features.cache.states
     assert not torch.equal(features([signals[1][:9000]], [None])[0], first)
 
 
@@ -212,24 +217,12 @@ def test_without_a_cache_nothing_is_kept(signals, calls):
     features = build(cache_gib=0.0)
     for _ in range(2):
         features(signals, KEYS)
-    assert not features.kept
+    assert not len(features.cache)
     assert calls == [[9000, 16000, 4321, 12000]] * 2
 
 
-def test_outside_of_a_training_nothing_is_kept_and_signals_pass_in_batches(signals, calls):
-    features = UpstreamFeatures(build_upstream(), Featurizer(4, FeaturesConfig()), False, 1.0)
-    features(signals, KEYS)
-    features.plan([])
-    features(signals[:1], KEYS[:1])
-    assert features.kept
-    features.forget()
-    features(signals, KEYS)
-    assert not features.kept
-    assert calls == [[9000, 16000, 4321, 12000], [9000], [9000, 16000, 4321, 12000]]
-
-
 def size_of(features: UpstreamFeatures) -> int:
-    return sum(state.untyped_storage().nbytes() for states in features.kept.values() for state in states)
+    return sum(state.untyped_storage().nbytes() for state in features.cache.states.values())
 
 
 def test_what_is_kept_fits_the_room_and_depends_on_names_alone(signals, calls):
@@ -238,22 +231,24 @@ def test_what_is_kept_fits_the_room_and_depends_on_names_alone(signals, calls):
     needed = sum(4 * 16 * 4 * ((1 + len(signal) // 160) // 3) for signal in many)  # 4 states, 16 wide, of 4 bytes
 
     def kept_after(order):
-        features = build(cache_gib=needed / 2 / GIB)
-        features.plan(map(len, many))
+        features = build()
+        assert features.count_bytes(map(len, many), 4) == pytest.approx(needed, rel=0.05)  # an estimate
+        features.cache = MemoryCache(needed // 2, needed)
         for index in order:
             features([many[index]], [keys[index]])
         return features
 
     forwards, backwards = kept_after(range(40)), kept_after(reversed(range(40)))
-    chosen = {key for key in keys if forwards._is_kept(key)}
+    chosen = {key for key in keys if forwards.cache.keeps(key)}
     for features in (forwards, backwards):
-        assert features.kept.keys() <= chosen
+        assert features.cache.states.keys() <= chosen
         assert 0.25 * needed < size_of(features) <= 0.5 * needed
-    for key in forwards.kept.keys() & backwards.kept.keys():
-        assert all(map(torch.equal, forwards.kept[key], backwards.kept[key]))
+    for key in forwards.cache.states.keys() & backwards.cache.states.keys():
+        assert torch.equal(forwards.cache.states[key], backwards.cache.states[key])
     calls.clear()
     again, _ = forwards(many, keys)
-    alone = [len(signal) for signal, key in zip(many, keys, strict=True) if key in chosen - forwards.kept.keys()]
+    without_room = chosen - forwards.cache.states.keys()
+    alone = [len(signal) for signal, key in zip(many, keys, strict=True) if key in without_room]
     together = [len(signal) for signal, key in zip(many, keys, strict=True) if key not in chosen]
     assert calls == [*([length] for length in alone), together]
     torch.testing.assert_close(again, build(cache_gib=0.0)(many, keys)[0], atol=1e-5, rtol=0)
@@ -285,25 +280,22 @@ def test_features_kept_in_an_evaluation_can_be_trained_on(signals):
 
 def test_the_cache_never_holds_more_than_its_room():
     features = build()
-    features.room, generator = 200_000, torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(3)
     lengths = torch.randint(2000, 40000, (60,), generator=generator).tolist()
-    features.plan(lengths)
-    assert 0 < features.share_kept < 1
-    features.share_kept = 1.0  # an unlucky choice by names
+    features.cache = MemoryCache(200_000, features.count_bytes(lengths, 4))
+    assert 0 < features.cache.share < 1
+    features.cache.share = 1.0  # an unlucky choice by names
     for number, length in enumerate(lengths):
         features([0.1 * torch.randn(length, generator=generator)], [str(number)])
-        held = sum(state.nbytes for states in features.kept.values() for state in states)
-        assert held == features.bytes_kept <= features.room
-    assert features.kept and len(features.kept) < len(lengths)
+        assert size_of(features) == features.cache.bytes_kept <= features.cache.room
+    assert features.cache.states and len(features.cache.states) < len(lengths)
 
 
 def test_what_finds_no_room_has_the_features_of_what_does(signals):
     roomy, full = build(), build()
-    full.room = 0
-    for features in (roomy, full):
-        features.share_kept = 1.0
+    full.cache.room = 0
     assert torch.equal(roomy(signals, KEYS)[0], full(signals, KEYS)[0])
-    assert not full.kept
+    assert not full.cache.states
 
 
 @pytest.mark.parametrize("layer", [0, 1, 3])
@@ -315,3 +307,63 @@ def test_layers_above_the_one_that_is_used_are_not_computed(signals, monkeypatch
     monkeypatch.setattr(TransformerLayer, "forward", lambda self, *given: passed.append(1) or forward(self, *given))
     build(layer=layer, cache_gib=0.0)(signals, [None] * 4)
     assert len(passed) == layer
+
+
+# -- means -------------------------------------------------------------------------------------------------------
+
+
+def build_means(**config) -> UpstreamFeatures:
+    features = UpstreamFeatures(build_upstream(), Featurizer(4, FeaturesConfig(**config), reads_mean=True), False)
+    features.cache = MemoryCache(GIB)
+    return features
+
+
+@pytest.mark.parametrize("config", [{}, {"normalize": True}, {"layer": 2}, {"layer": 1, "normalize": True}])
+@pytest.mark.parametrize("keys", [KEYS, [None] * 4, ["a", None, None, "d"]])
+def test_the_mean_of_the_features_equals_a_loop_over_frames(signals, config, keys):
+    features, frames = build_means(**config), build(cache_gib=0.0, **config)
+    if features.featurizer.weights is not None:
+        for each in (features, frames):
+            each.featurizer.weights.data = torch.tensor([0.3, -1.0, 2.0, 0.0])
+    for _ in range(2):
+        actual, lengths = features(signals, keys)
+        assert actual.shape == (4, 1, 16) and lengths.tolist() == [1] * 4
+        for row, signal in enumerate(signals):
+            [alone], [length] = frames([signal], [None])
+            expected = sum(alone[position].double() for position in range(length)) / length
+            torch.testing.assert_close(actual[row, 0].double(), expected, atol=1e-5, rtol=0)
+
+
+def test_only_means_are_kept_and_they_are_the_same_to_the_bit(signals, calls):
+    features, other = build_means(normalize=True), build_means(normalize=True)
+    first = features(signals, KEYS)[0]
+    assert size_of(features) == 4 * features.count_bytes([1], 4) == 4 * 4 * 16 * 4
+    other([signals[3], signals[0]], ["d", "a"])
+    assert torch.equal(other(signals, KEYS)[0], first)
+    calls.clear()
+    assert torch.equal(
+        features([torch.empty(0)] * 4, KEYS)[0], first
+    )  # the signals of what is kept are not looked at
+    assert not calls
+
+
+def test_a_linear_head_says_of_means_what_it_says_of_frames(signals):
+    from mynah.downstream.classification import Classifier, ClassifierConfig
+
+    head = Classifier(16, 5, ClassifierConfig())
+    torch.testing.assert_close(head(*build_means()(signals, KEYS)), head(*build()(signals, KEYS)), atol=1e-5, rtol=0)
+
+
+def test_one_signal_tells_its_positions(signals):
+    for features in (build_means(), build()):
+        encoded, count = features.encode(signals[0])
+        assert torch.equal(encoded, features(signals[:1], [None])[0])
+        assert count == features.upstream(signals[:1])["lengths"][0]
+
+
+def test_the_weighted_sum_is_not_rounded_under_autocast(states):
+    featurizer = Featurizer(4, FeaturesConfig())
+    expected = featurizer(select(featurizer, states))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = featurizer(select(featurizer, states))
+    assert torch.equal(actual, expected)

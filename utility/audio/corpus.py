@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from mynah.utility.audio.durations import measure_lengths
 from mynah.utility.audio.files import SAMPLE_RATE, UnreadableAudio, find_audio, read_audio, trim_silence
 from mynah.utility.configuration.sections import Section, rules
-from mynah.utility.data.media_files import printable
+from mynah.utility.data.media_files import file_state, printable
 from mynah.utility.data.splits import validation_indices
 from mynah.utility.data.tables import is_table, read_manifest
 from mynah.utility.errors import UserError
@@ -135,8 +135,9 @@ class SpeechDataset(Dataset):
 
     Its keys are (pass over the data, index), or an index for pass 0. The crop is a function of the seed and the key.
     Items: {"signal": (T,) float32 at 16 kHz, "start": the file's sample that it begins with, "name": path,
-    "rng_key": (seed, pass, index), "fixed": whether it is the same in every pass}; for a file that turns out
-    unreadable {"signal": None, "name": path, "error": reason}.
+    "rng_key": (seed, pass, index), "fixed": whether it is the same in every pass, "source": what it is of which state
+    of which file, "length": samples before trimming}; for a file that turns out unreadable {"signal": None,
+    "name": path, "error": reason}.
     """
 
     def __init__(
@@ -156,38 +157,72 @@ class SpeechDataset(Dataset):
     @property
     def lengths(self) -> list[int]:
         """Samples at 16 kHz of each item, after cropping and before silence is trimmed."""
-        limit = self.max_samples
-        return [each.samples if limit is None else min(each.samples, limit) for each in self.utterances]
+        return [self._length(each) for each in self.utterances]
 
     def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
         pass_index, index = key if isinstance(key, tuple) else (0, key)
         utterance = self.utterances[index]
-        rng_key = (self.seed, pass_index, index)
+        about = self.peek((pass_index, index))  # before the file is read: what changes meanwhile is not taken for it
         try:
-            signal, start = self._read(utterance, np.random.default_rng(rng_key))
+            signal, start = self._read(utterance, about["rng_key"])
         except UnreadableAudio as error:
             return {"signal": None, "name": utterance.path, "error": error.reason}
-        fixed = self.max_samples is None or len(signal) < self.max_samples
-        return {"signal": signal, "start": start, "name": utterance.path, "rng_key": rng_key, "fixed": fixed}
+        return {**about, "signal": signal, "start": start}
 
-    def _read(self, utterance: Utterance, generator: np.random.Generator) -> tuple[torch.Tensor, int]:
+    def peek(self, key: tuple[int, int]) -> dict[str, Any]:
+        """The item without its signal and without reading its file, whose "source" is None where it is missing, and
+        whose "start" is None where only the file's sound tells it."""
+        pass_index, index = key
+        utterance = self.utterances[index]
+        rng_key = (self.seed, pass_index, index)
+        return {
+            "name": utterance.path,
+            "rng_key": rng_key,
+            "fixed": self._is_whole(utterance),
+            "source": self._source(utterance, rng_key),
+            "start": None if self.trim_silence else self._crop(utterance.samples, rng_key)[0],
+            "length": self._length(utterance),
+        }
+
+    @property
+    def fixed(self) -> list[bool]:
+        """Of each item, whether it is the same in every pass."""
+        return [self._is_whole(each) for each in self.utterances]
+
+    def _is_whole(self, utterance: Utterance) -> bool:
+        return self.max_samples is None or utterance.samples <= self.max_samples
+
+    def _length(self, utterance: Utterance) -> int:
+        return utterance.samples if self._is_whole(utterance) else self.max_samples
+
+    def _source(self, utterance: Utterance, rng_key: tuple[int, int, int]) -> str | None:
+        file = file_state(utterance.path)
+        if file is None:
+            return None
+        if self.trim_silence:  # where the crop is, only the file's sound tells
+            return f"{file}\ttrimmed" + ("" if self._is_whole(utterance) else f"\t{self.max_samples} of {rng_key}")
+        start, samples = self._crop(utterance.samples, rng_key)
+        return f"{file}\t{start}+{samples}"
+
+    def _read(self, utterance: Utterance, rng_key: tuple[int, int, int]) -> tuple[torch.Tensor, int]:
         """The waveform, and the file's sample that it begins with."""
         if self.trim_silence:  # where the sound begins is known only from the whole
             wav, cut = trim_silence(read_audio(utterance.path))
             if len(wav) < MIN_TRIMMED_SAMPLES:
                 raise UnreadableAudio(utterance.path, _too_short(len(wav), MIN_TRIMMED_SAMPLES, "without silence "))
-            start, num_samples = self._crop(len(wav), generator)
+            start, num_samples = self._crop(len(wav), rng_key)
             return wav[start : start + num_samples].clone(), cut + start
-        start, num_samples = self._crop(utterance.samples, generator)
+        start, num_samples = self._crop(utterance.samples, rng_key)
         wav = read_audio(utterance.path, start, num_samples)
         if len(wav) < num_samples:
             raise UnreadableAudio(utterance.path, "shorter than when the corpus was scanned")
         return wav, start
 
-    def _crop(self, samples: int, generator: np.random.Generator) -> tuple[int, int]:
+    def _crop(self, samples: int, rng_key: tuple[int, int, int]) -> tuple[int, int]:
         """(start, length) of the crop."""
         if self.max_samples is None or samples <= self.max_samples:
             return 0, samples
+        generator = np.random.default_rng(rng_key)
         return int(generator.integers(samples - self.max_samples + 1)), self.max_samples
 
 

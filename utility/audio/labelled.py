@@ -53,3 +53,12 @@ class LabelledSpeechDataset(Dataset):
         if self.at_crop is not None and item["signal"] is not None:
             label = self.at_crop(label, item["start"], len(item["signal"]))
         return {**item, "label": label, "fixed": self.fixed[index]}
+
+    def peek(self, key: tuple[int, int]) -> dict[str, Any]:
+        """The item without its signal, as SpeechDataset.peek; without "source" too where the label is not known."""
+        item, label = self.speech.peek(key), self.labels[key[1]]
+        if self.at_crop is not None and item["start"] is None:
+            item["source"] = None
+        elif self.at_crop is not None:
+            label = self.at_crop(label, item["start"], item["length"])
+        return {**item, "label": label, "fixed": self.fixed[key[1]]}

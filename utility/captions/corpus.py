@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from mynah.utility.captions.files import LANGUAGES, read_captions
 from mynah.utility.configuration.sections import Section, one_of, rules
-from mynah.utility.data.media_files import printable
+from mynah.utility.data.media_files import file_state, printable
 from mynah.utility.data.splits import validation_indices
 from mynah.utility.demo.video import demo_vatex
 from mynah.utility.errors import UserError
@@ -150,8 +150,8 @@ class ClipDataset(Dataset):
     frame_cache: folder of decoded frames, None for none.
     Its keys are (pass over the data, index), or an index for pass 0; crop and captions are a function of the seed and
     the key. Items: {"signal": (num_frames, 3, H, W) uint8, "label": captions, "name": of the clip, "rng_key": (seed,
-    pass, index), "fixed": whether the signal is the same in every pass}; for a clip that cannot be decoded {"signal":
-    None, "name": path, "error": reason}.
+    pass, index), "fixed": whether the signal is the same in every pass, "source": what it is of which state of which
+    file}; for a clip that cannot be decoded {"signal": None, "name": path, "error": reason}.
     """
 
     def __init__(
@@ -187,17 +187,41 @@ class ClipDataset(Dataset):
         clip = self.clips[index]
         rng_key = (self.seed, pass_index, index)
         generator = np.random.default_rng(rng_key)
+        source = self._source(clip, rng_key)
         try:
             frames = self._read(clip.path, self.num_frames, self.frame_size)
         except UnreadableVideo as error:
             return {"signal": None, "name": clip.path, "error": error.reason}
         if self.random_crop:
             frames = self._crop(frames, generator)
+        return {"signal": frames, **self._about(clip, rng_key, generator), "source": source}
+
+    def peek(self, key: tuple[int, int]) -> dict[str, Any]:
+        """The item without its signal and without reading its file, whose "source" is None where it is missing."""
+        pass_index, index = key
+        clip, rng_key = self.clips[index], (self.seed, pass_index, index)
+        about = self._about(clip, rng_key, np.random.default_rng(rng_key))
+        return {**about, "source": self._source(clip, rng_key), "length": self.num_frames}
+
+    @property
+    def fixed(self) -> list[bool]:
+        """Of each item, whether its signal is the same in every pass."""
+        return [not self.random_crop] * len(self)
+
+    def _about(
+        self, clip: CaptionedClip, rng_key: tuple[int, int, int], generator: np.random.Generator
+    ) -> dict[str, Any]:
         captions = list(clip.captions)
         if self.captions_per_clip is not None:
             captions = _draw(captions, self.captions_per_clip, generator)
-        fixed = not self.random_crop
-        return {"signal": frames, "label": captions, "name": clip.name, "rng_key": rng_key, "fixed": fixed}
+        return {"label": captions, "name": clip.name, "rng_key": rng_key, "fixed": not self.random_crop}
+
+    def _source(self, clip: CaptionedClip, rng_key: tuple[int, int, int]) -> str | None:
+        file = file_state(clip.path)
+        if file is None or (self.random_crop and self.captions_per_clip is not None):
+            return None  # the captions are drawn after the crop, which depends on the size of the frames
+        crop = f"\tcrop {rng_key}" if self.random_crop else ""
+        return f"{file}\t{self.num_frames} frames of {self.frame_size}{crop}"
 
     def _crop(self, frames: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
         top, left = (int(generator.integers(side - self.frame_size + 1)) for side in frames.shape[-2:])

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from mynah.utility.errors import UserError
@@ -56,6 +57,22 @@ def printable(text: str) -> str:
         each if each.isprintable() else each.encode("unicode_escape", errors="surrogatepass").decode()
         for each in text
     )
+
+
+def file_state(path: str) -> str | None:
+    """A name for what a file now holds: its true place, bytes, time of change; None where there is no file."""
+    folder, name = os.path.split(path)
+    try:
+        state = os.stat(path)  # noqa: PTH116 (asked for every item of every batch)
+    except OSError:
+        return None
+    return f"{_true_folder(folder)}{os.sep}{name}\t{state.st_size}\t{state.st_mtime_ns}"
+
+
+@lru_cache(maxsize=65536)
+def _true_folder(folder: str) -> str:
+    """Without links: one of them may lead to another corpus tomorrow."""
+    return os.path.realpath(folder)
 
 
 def why_unopenable(path: Path) -> str | None:

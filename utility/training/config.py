@@ -152,7 +152,16 @@ ARCHITECTURE = ("model", "features", "objective")
 """The sections that weights depend on."""
 SPLIT_KEYS = ("valid_fraction", "split_seed")
 """Keys of `datarc` that decide what is held out."""
-MAY_CHANGE = (*DROPOUTS, "gradient_checkpointing", "cache_gib", "zeroed", "sparse_weight", "sparse_resizing")
+MAY_CHANGE = (
+    *DROPOUTS,
+    "gradient_checkpointing",
+    "cache",
+    "cache_gib",
+    "disk_gib",
+    "zeroed",
+    "sparse_weight",
+    "sparse_resizing",
+)
 """Keys of these sections that may change although the weights are trained."""
 
 

@@ -2,12 +2,12 @@
 
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.data.media_files import printable
@@ -21,13 +21,14 @@ log = logging.getLogger("mynah")
 MAX_SUBSTITUTES = 20
 
 Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
+IsKnown = Callable[[tuple[int, int]], bool]
 
 
 class ReadableItems(Dataset):
     """A dataset whose unreadable items give way to the next readable one, and are named under "bad".
 
     dataset: its items are {"signal": ..., "name": ...}, or {"signal": None, "name": str, "error": str}. So a batch
-    keeps its size, and what it holds stays a function of its keys.
+    keeps its size, and what it holds stays a function of its keys. Keys that `AskedBatches` marks are passed on.
     """
 
     def __init__(self, dataset: Dataset):
@@ -36,8 +37,10 @@ class ReadableItems(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        pass_index, first = key
+    def __getitem__(self, key: tuple) -> dict[str, Any]:
+        pass_index, first, *is_known = key
+        if is_known:
+            return {**self.dataset[key], "bad": []}
         bad: list[tuple[str, str]] = []
         for index in range(first, first + min(MAX_SUBSTITUTES, len(self))):
             item = self.dataset[(pass_index, index % len(self))]
@@ -45,6 +48,24 @@ class ReadableItems(Dataset):
                 return {**item, "bad": bad}
             bad.append((item["name"], item["error"]))
         raise UserError(f"{len(bad)} files in a row could not be read, the first {bad[0][0]}: {bad[0][1]}")
+
+
+class AskedBatches(Sampler[list[tuple]]):
+    """Batches of keys, (pass, index) or (pass, index, True): the latter's items are needed without their signals.
+
+    is_known: says so of a (pass, index). It is asked in the process that iterates over the loader when a batch is
+    handed to a worker, and what it has once called known must stay so.
+    """
+
+    def __init__(self, batches: Sampler, is_known: IsKnown):
+        self.batches, self.is_known = batches, is_known
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[tuple]]:
+        for batch in self.batches:
+            yield [(*key, True) if self.is_known(key) else key for key in batch]
 
 
 class BadFileLog:
@@ -98,9 +119,10 @@ def training_loader(
     rank: int,
     world_size: int,
     pin: bool = True,
+    is_known: IsKnown | None = None,
 ) -> DataLoader:
     """Batches `start` to `num_batches` of the run; lengths: samples of each item of the dataset; pin: copy the
-    tensors of a batch into pinned memory where there is a GPU."""
+    tensors of a batch into pinned memory where there is a GPU; is_known: see AskedBatches."""
     batches = TrainingBatches(
         lengths,
         config.batch_size,
@@ -111,7 +133,7 @@ def training_loader(
         rank=rank,
         world_size=world_size,
     )
-    return _loader(ReadableItems(dataset), batches, config, collate, pin)
+    return _loader(ReadableItems(dataset), batches, config, collate, pin, is_known)
 
 
 def evaluation_loader(
@@ -122,10 +144,11 @@ def evaluation_loader(
     rank: int,
     world_size: int,
     pin: bool = True,
+    is_known: IsKnown | None = None,
 ) -> DataLoader:
-    """Every item once, whole or with the crop of pass 0, in the share of this process."""
+    """Every item once, whole or with the crop of pass 0, in the share of this process; is_known: see AskedBatches."""
     batches = EvaluationBatches(lengths, config.eval_batch_size, rank, world_size)
-    return _loader(dataset, batches, config, collate, pin)
+    return _loader(dataset, batches, config, collate, pin, is_known)
 
 
 def bad_items(items: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -149,10 +172,12 @@ def _begin_worker(index: int) -> None:
     give_back_freed_memory()  # a worker does not repeat the buffers of a training step
 
 
-def _loader(dataset: Dataset, batches: Any, config: LoaderConfig, collate: Collate, pin: bool) -> DataLoader:
+def _loader(
+    dataset: Dataset, batches: Sampler, config: LoaderConfig, collate: Collate, pin: bool, is_known: IsKnown | None
+) -> DataLoader:
     return UninterruptedLoader(
         dataset,
-        batch_sampler=batches,
+        batch_sampler=batches if is_known is None else AskedBatches(batches, is_known),
         collate_fn=collate,
         num_workers=config.num_workers,
         pin_memory=pin and torch.cuda.is_available(),

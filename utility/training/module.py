@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import METADATA
 from mynah.utility.training.config import OptimizerConfig, SchedulerConfig
-from mynah.utility.training.loaders import BadFileLog, evaluation_loader, training_loader
+from mynah.utility.training.loaders import BadFileLog, IsKnown, evaluation_loader, training_loader
 from mynah.utility.training.optimization import build_optimizer, build_schedule
 
 SCHEDULE_TYPES = {"_step_count": int, "last_epoch": int, "base_lrs": list}
@@ -75,8 +75,13 @@ class TrainingModule(LightningModule):
         """Batches of the whole run."""
         return self.trainer.max_steps * self.trainer.accumulate_grad_batches
 
-    def make_training_loader(self, dataset: Dataset, lengths: Sequence[int], collate: Callable) -> DataLoader:
-        """Batches of `dataset`, whose items are of these lengths, from where the run stands to its end."""
+    def make_training_loader(
+        self, dataset: Dataset, lengths: Sequence[int], collate: Callable, is_known: IsKnown | None = None
+    ) -> DataLoader:
+        """Batches of `dataset`, whose items are of these lengths, from where the run stands to its end.
+
+        is_known: says of a (pass, index) that its signal need not be read, see AskedBatches.
+        """
         return training_loader(
             dataset,
             lengths,
@@ -88,12 +93,16 @@ class TrainingModule(LightningModule):
             rank=self.global_rank,
             world_size=self.trainer.world_size,
             pin=self.pins_batches,
+            is_known=is_known,
         )
 
-    def make_evaluation_loader(self, dataset: Dataset, lengths: Sequence[int], collate: Callable) -> DataLoader:
+    def make_evaluation_loader(
+        self, dataset: Dataset, lengths: Sequence[int], collate: Callable, is_known: IsKnown | None = None
+    ) -> DataLoader:
         """Every item of `dataset` once, shared among the processes."""
         ranks = self.global_rank, self.trainer.world_size
-        return evaluation_loader(dataset, lengths, self.config.dataloader, collate, *ranks, pin=self.pins_batches)
+        options = {"pin": self.pins_batches, "is_known": is_known}
+        return evaluation_loader(dataset, lengths, self.config.dataloader, collate, *ranks, **options)
 
     def on_train_start(self) -> None:
         self._position = self.first_batch
