@@ -13,7 +13,14 @@ from pydantic import Field
 from torch.utils.data import Dataset
 
 from mynah.utility.audio.durations import measure_lengths
-from mynah.utility.audio.files import SAMPLE_RATE, UnreadableAudio, find_audio, read_audio, trim_silence
+from mynah.utility.audio.files import (
+    SAMPLE_RATE,
+    UnreadableAudio,
+    find_audio,
+    read_audio,
+    trim_silence,
+    with_gain,
+)
 from mynah.utility.configuration.sections import Section, rules
 from mynah.utility.data.media_files import printable
 from mynah.utility.data.splits import validation_indices
@@ -131,7 +138,7 @@ def split_validation(
 
 
 class SpeechDataset(Dataset):
-    """Waveforms, cropped at random to at most `max_samples` (None: whole).
+    """Waveforms, cropped at random to at most `max_samples` (None: whole), their level changed by `gain_db`.
 
     Its keys are (pass over the data, index), or an index for pass 0. The crop is a function of the seed and the key.
     Items: {"signal": (T,) float32 at 16 kHz, "start": the file's sample that it begins with, "name": path,
@@ -140,10 +147,15 @@ class SpeechDataset(Dataset):
     """
 
     def __init__(
-        self, utterances: Sequence[Utterance], max_samples: int | None, seed: int, trim_silence: bool = False
+        self,
+        utterances: Sequence[Utterance],
+        max_samples: int | None,
+        seed: int,
+        trim_silence: bool = False,
+        gain_db: float = 0.0,
     ) -> None:
         self.utterances = list(utterances)
-        self.max_samples, self.seed, self.trim_silence = max_samples, seed, trim_silence
+        self.max_samples, self.seed, self.trim_silence, self.gain_db = max_samples, seed, trim_silence, gain_db
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -168,6 +180,7 @@ class SpeechDataset(Dataset):
         except UnreadableAudio as error:
             return {"signal": None, "name": utterance.path, "error": error.reason}
         fixed = self.max_samples is None or len(signal) < self.max_samples
+        signal = with_gain(signal, self.gain_db)
         return {"signal": signal, "start": start, "name": utterance.path, "rng_key": rng_key, "fixed": fixed}
 
     def _read(self, utterance: Utterance, generator: np.random.Generator) -> tuple[torch.Tensor, int]:
