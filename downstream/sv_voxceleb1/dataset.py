@@ -18,7 +18,11 @@ from mynah.utility.storage import write_atomically
 from .trials import Trial, check_both_kinds, make_trials, read_trials, utterances_of
 
 SPEAKER_ROOTS = ("dev/wav", "test/wav", "wav")  # where the official layouts keep the speaker folders
-TRIAL_LISTS = ("veri_test2.txt", "voxceleb1_test_v2.txt", "veri_test.txt")  # as VoxCeleb1 calls it, cleaned ones first
+TRIAL_LISTS = (
+    "veri_test2.txt",
+    "voxceleb1_test_v2.txt",
+    "veri_test.txt",
+)  # as VoxCeleb1 calls it, cleaned ones first
 FEWEST_HELD_OUT = 2
 READABLE_SAMPLES = 1600
 

@@ -74,7 +74,9 @@ def make_trials(by_speaker: Mapping[str, Sequence[str]], count: int, utterances_
         speaker: sorted(sorted(names, key=hash_fraction)[:utterances_per_speaker])
         for speaker, names in sorted(by_speaker.items())
     }
-    draw = np.random.default_rng(int(2**63 * hash_fraction("\n".join(name for own in chosen.values() for name in own))))
+    draw = np.random.default_rng(
+        int(2**63 * hash_fraction("\n".join(name for own in chosen.values() for name in own)))
+    )
     targets = [pair for names in chosen.values() for pair in _own_pairs(names)]
     sizes = np.array([len(names) for names in chosen.values()], dtype=np.int64)
     others = int(sizes.sum() ** 2 - (sizes**2).sum()) // 2
