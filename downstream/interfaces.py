@@ -224,7 +224,7 @@ class DownstreamExpert(nn.Module, ABC):
         """features: (B, N, D), lengths: (B,), signals: B, what is known of each -> B results of plain values."""
 
     def compare_predictions(self, result: dict[str, Any], first: dict[str, Any], first_path: Path) -> dict[str, Any]:
-        """What `-m inference` adds to a file's result by comparing it with that of the first file, at `first_path`."""
+        """What `-m inference` adds to a file's result by comparing it with the first file's, of `first_path`."""
         return {}
 
     def draw_prediction(self, features: Tensor, lengths: Tensor, signal: Tensor, path: Path) -> None:

@@ -57,7 +57,7 @@ class VerificationDataConfig(SpeechDataConfig):
 
 @dataclass(frozen=True)
 class VerificationCorpus:
-    """train: [(utterance, speaker), ...]. trials: {"dev": [...], "test": [...]}. utterances: {name: utterance} of all."""
+    """train: [(utterance, speaker), ...]; trials: {"dev": [...], "test": [...]}; utterances: {name: utterance}."""
 
     train: list[tuple[Utterance, str]]
     trials: dict[str, list[Trial]]
@@ -84,7 +84,7 @@ def read_corpus(config: VerificationDataConfig, folder: Path | None, log_path: P
     if len(by_speaker) < 2 * FEWEST_HELD_OUT:
         raise UserError(
             f"{root}: {len(by_speaker)} speakers with utterances of {config.min_timestep / SAMPLE_RATE:g} s or more; "
-            "datarc.file_path must be VoxCeleb1's folder, or one with a folder of audio for each speaker, of whom some "
+            "datarc.file_path must be VoxCeleb1's folder, or one with a folder of audio for each speaker; some "
             "are held out"
         )
     test, test_speakers = _test_trials(config, root, found, by_speaker, folder)
@@ -117,8 +117,8 @@ def hold_out(speakers: Sequence[str], fraction: float) -> set[str]:
     count = max(FEWEST_HELD_OUT, round(fraction * len(speakers)))
     if len(speakers) < count + FEWEST_HELD_OUT:
         raise UserError(
-            f"{len(speakers)} speakers, of whom {count} are to be held out: at least {FEWEST_HELD_OUT} must be left to "
-            "train on; give datarc.file_path more speakers, or a trial list that names fewer of them"
+            f"{len(speakers)} speakers, of whom {count} are to be held out: at least {FEWEST_HELD_OUT} must be left "
+            "to train on; give datarc.file_path more speakers, or a trial list that names fewer of them"
         )
     return set(sorted(speakers, key=hash_fraction)[:count])
 
@@ -150,8 +150,8 @@ def _find_list(root: Path, given: str) -> Path | None:
     path = Path(given).expanduser().absolute()
     if not path.is_file():
         raise UserError(
-            f"datarc.trial_list: there is no file {path}; give VoxCeleb1's {TRIAL_LISTS[0]}, or leave it empty to make "
-            "trials of held-out speakers"
+            f"datarc.trial_list: there is no file {path}; give VoxCeleb1's {TRIAL_LISTS[0]}, or leave it empty to "
+            "make trials of held-out speakers"
         )
     return path
 
@@ -164,13 +164,13 @@ def _present(
     if missing := [name for name in utterances_of(trials) if name not in found]:
         lost = len(trials) - len(present)
         message = (
-            f"{lost} of the {len(trials)} trials of {path} cannot be scored: {len(missing)} of their files are missing "
-            f"or unusable, such as {', '.join(missing[:3])}"
+            f"{lost} of the {len(trials)} trials of {path} cannot be scored: {len(missing)} of their files are "
+            f"missing or unusable, such as {', '.join(missing[:3])}"
         )
         if lost > max_bad_fraction * len(trials):
             raise UserError(
-                f"{message}; datarc.max_bad_fraction={max_bad_fraction:g} allows fewer. datarc.file_path must hold the "
-                "speaker folders that the list names"
+                f"{message}; datarc.max_bad_fraction={max_bad_fraction:g} allows fewer. datarc.file_path must hold "
+                "the speaker folders that the list names"
             )
         logger.warning("%s", message)
     check_both_kinds(present, str(path))

@@ -13,8 +13,8 @@ PAIRS_AT_ONCE = 65536  # of embeddings; bounds the memory
 class ErrorRates:
     """(T,) float64 each: a trial is accepted if its score is at least the threshold.
 
-    thresholds: every distinct score, rising, then infinity. misses: the share of target trials that are rejected, from
-    0 to 1. false_alarms: the share of the others that are accepted, from 1 to 0.
+    thresholds: every distinct score, rising, then infinity. misses: the share of target trials that are rejected,
+    from 0 to 1. false_alarms: the share of the others that are accepted, from 1 to 0.
     """
 
     thresholds: np.ndarray
