@@ -170,8 +170,8 @@ class DownstreamExpert(SpeechTask):
         lost, own = len(corpus.trials[split]) - len(trials), sum(trial.target for trial in trials)
         if lost > self.config.datarc.max_bad_fraction * len(corpus.trials[split]) or not 0 < own < len(trials):
             raise UserError(
-                f"{lost} of the {len(corpus.trials[split])} {split} trials have a file that could not be read, "
-                f"more than datarc.max_bad_fraction={self.config.datarc.max_bad_fraction:g} allows; see {self.skipped_files}"
+                f"{lost} of the {len(corpus.trials[split])} {split} trials have a file that could not be read, more than "
+                f"datarc.max_bad_fraction={self.config.datarc.max_bad_fraction:g} allows; see {self.skipped_files}"
             )
         if lost:
             log.warning("%d of the %d %s trials are left out: a file could not be read", lost, len(trials), split)
@@ -181,8 +181,8 @@ class DownstreamExpert(SpeechTask):
     def predict(
         self, features: Tensor, lengths: Tensor, signals: Sequence[interfaces.SignalInfo] = ()
     ) -> list[dict[str, Any]]:
-        """{"embedding": floats, of length 1, "closest": [{"speaker", "similarity"}, ...]}: the training speakers whose
-        class is nearest; that similarity is a cosine of another layer than two embeddings'."""
+        """{"embedding": floats, of length 1, "closest": [{"speaker", "similarity"}, ...]}: the training speakers
+        whose class is nearest; that similarity is a cosine of another layer than two embeddings'."""
         embeddings = self.xvector(features, lengths)
         nearest = self.head(embeddings).topk(min(CLOSEST, len(self.speakers)), dim=-1)
         results = []
