@@ -167,14 +167,16 @@ class DownstreamExpert(SpeechTask):
                 trials.append(trial)
                 first.append(pair[0])
                 second.append(pair[1])
-        lost, own = len(corpus.trials[split]) - len(trials), sum(trial.target for trial in trials)
-        if lost > self.config.datarc.max_bad_fraction * len(corpus.trials[split]) or not 0 < own < len(trials):
+        listed, own = len(corpus.trials[split]), sum(trial.target for trial in trials)
+        lost, allowed = listed - len(trials), self.config.datarc.max_bad_fraction
+        if lost > allowed * listed or not 0 < own < len(trials):
             raise UserError(
-                f"{lost} of the {len(corpus.trials[split])} {split} trials have a file that could not be read, more than "
-                f"datarc.max_bad_fraction={self.config.datarc.max_bad_fraction:g} allows; see {self.skipped_files}"
+                f"{lost} of the {listed} {split} trials have a file that could not be read, which leaves {own} of one "
+                f"speaker and {len(trials) - own} of two; datarc.max_bad_fraction={allowed:g} allows fewer, and both "
+                f"kinds are needed; see {self.skipped_files}"
             )
         if lost:
-            log.warning("%d of the %d %s trials are left out: a file could not be read", lost, len(trials), split)
+            log.warning("%d of the %d %s trials are left out: a file could not be read", lost, listed, split)
         embeddings = np.stack([np.frombuffer(each, dtype=np.float32) for each in records["embedding"]])
         return trials, cosine_scores(embeddings, np.array(first), np.array(second))
 
