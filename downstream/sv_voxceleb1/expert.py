@@ -171,8 +171,8 @@ class DownstreamExpert(SpeechTask):
         lost, allowed = listed - len(trials), self.config.datarc.max_bad_fraction
         if lost > allowed * listed or not 0 < own < len(trials):
             raise UserError(
-                f"{lost} of the {listed} {split} trials have a file that could not be read, which leaves {own} of one "
-                f"speaker and {len(trials) - own} of two; datarc.max_bad_fraction={allowed:g} allows fewer, and both "
+                f"{lost} of the {listed} {split} trials have a file that could not be read, which leaves {own} of "
+                f"one speaker and {len(trials) - own} of two; datarc.max_bad_fraction={allowed:g} allows fewer, and both "
                 f"kinds are needed; see {self.skipped_files}"
             )
         if lost:
