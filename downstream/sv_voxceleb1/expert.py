@@ -172,8 +172,8 @@ class DownstreamExpert(SpeechTask):
         if lost > allowed * listed or not 0 < own < len(trials):
             raise UserError(
                 f"{lost} of the {listed} {split} trials have a file that could not be read; {own} of one speaker and "
-                f"{len(trials) - own} of two are left. datarc.max_bad_fraction={allowed:g} allows fewer, and both kinds "
-                f"are needed; see {self.skipped_files}"
+                f"{len(trials) - own} of two are left. datarc.max_bad_fraction={allowed:g} allows fewer, and both "
+                f"kinds are needed; see {self.skipped_files}"
             )
         if lost:
             log.warning("%d of the %d %s trials are left out: a file could not be read", lost, listed, split)
