@@ -19,6 +19,7 @@ from mynah.utility.audio.files import (
     find_audio,
     read_audio,
     trim_silence,
+    with_gain,
 )
 from mynah.utility.data.media_files import UnreadableMedia, printable
 from mynah.utility.errors import is_lack_of_memory
@@ -56,6 +57,7 @@ def predict(options: TaskOptions, inputs: Sequence[str | Path], pictures: Path |
     model = task.model.to("cuda" if _use_cuda(options.device) else "cpu")
     kind = INPUTS[model.expert.modality]
     drawn: set[Path] = set()
+    first: Prediction | None = None
     for given in map(Path, inputs):
         for path in kind.find(given) if given.is_dir() else [given]:
             picture = pictures and _unused_name(pictures / f"{path.stem}.png", drawn)
@@ -70,7 +72,11 @@ def predict(options: TaskOptions, inputs: Sequence[str | Path], pictures: Path |
                 reason = "too little memory for it; lower inference.max_seconds, or set inference.window_seconds"
                 yield Prediction(path, error=UnreadableMedia(path, reason))
             else:
-                yield Prediction(path, result, model.expert.format_prediction(result))
+                if first is not None:
+                    result |= model.expert.compare_predictions(result, first.result, first.path)
+                prediction = Prediction(path, result, model.expert.format_prediction(result))
+                first = first or prediction
+                yield prediction
 
 
 @dataclass(frozen=True)
@@ -87,9 +93,10 @@ class InputKind:
 
 def _read_speech(path: Path, upstream: Any, config: Any) -> tuple[Iterable[Window], int]:
     bounds, samples = config.inference, audio_info(path).samples
+    gain_db = getattr(config.datarc, "gain_db", 0.0)  # as the task was trained, here and below
     seconds = samples / SAMPLE_RATE
     if 0 < bounds.window_seconds < seconds:
-        return _speech_windows(path, samples, bounds.window_seconds), samples
+        return _speech_windows(path, samples, bounds.window_seconds, gain_db), samples
     if seconds > bounds.max_seconds:
         raise UnreadableAudio(
             path,
@@ -97,14 +104,14 @@ def _read_speech(path: Path, upstream: Any, config: Any) -> tuple[Iterable[Windo
             "files encoded in windows with -o inference.window_seconds=30",
         )
     wav, start = read_audio(path), 0
-    if getattr(config.datarc, "trim_silence", False):  # as the task was trained
+    if getattr(config.datarc, "trim_silence", False):
         wav, start = trim_silence(wav)
     if len(wav) < upstream.min_samples:
         raise UnreadableAudio(path, f"too short ({len(wav)} samples at 16 kHz)")
-    return [(wav, start)], samples
+    return [(with_gain(wav, gain_db), start)], samples
 
 
-def _speech_windows(path: Path, samples: int, window_seconds: float) -> Iterator[Window]:
+def _speech_windows(path: Path, samples: int, window_seconds: float, gain_db: float) -> Iterator[Window]:
     """The file in equal parts of at most `window_seconds`, each read when it is needed."""
     count = math.ceil(samples / (window_seconds * SAMPLE_RATE))
     log.info(
@@ -113,7 +120,7 @@ def _speech_windows(path: Path, samples: int, window_seconds: float) -> Iterator
     )
     for index in range(count):
         start, stop = index * samples // count, (index + 1) * samples // count
-        yield read_audio(path, start, stop - start), start
+        yield with_gain(read_audio(path, start, stop - start), gain_db), start
 
 
 def _read_video(path: Path, upstream: Any, config: Any) -> tuple[Iterable[Window], int]:

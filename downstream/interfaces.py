@@ -247,6 +247,10 @@ class DownstreamExpert(nn.Module, ABC):
     def predict(self, features: Tensor, lengths: Tensor, signals: Sequence[SignalInfo] = ()) -> list[dict[str, Any]]:
         """features: (B, N, D), lengths: (B,), signals: B, what is known of each -> B results of plain values."""
 
+    def compare_predictions(self, result: dict[str, Any], first: dict[str, Any], first_path: Path) -> dict[str, Any]:
+        """What `-m inference` adds to a file's result by comparing it with the first file's, of `first_path`."""
+        return {}
+
     def draw_prediction(self, features: Tensor, lengths: Tensor, signal: Tensor, path: Path) -> None:
         """Draw the prediction for one signal, features: (1, N, D), into the file `path` (`--pictures`)."""
         raise UserError("this task draws no pictures of its predictions; leave --pictures out")

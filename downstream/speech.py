@@ -99,6 +99,7 @@ class SpeechTask(DownstreamExpert):
             seed=self.config.seed,
             trim_silence=getattr(data, "trim_silence", False),
             at_crop=self.at_crop,
+            gain_db=getattr(data, "gain_db", 0.0),
         )
 
     def scan(self, folders: Mapping[str, str | Path]) -> list[Utterance]:

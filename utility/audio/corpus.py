@@ -13,7 +13,14 @@ from pydantic import Field
 from torch.utils.data import Dataset
 
 from mynah.utility.audio.durations import measure_lengths
-from mynah.utility.audio.files import SAMPLE_RATE, UnreadableAudio, find_audio, read_audio, trim_silence
+from mynah.utility.audio.files import (
+    SAMPLE_RATE,
+    UnreadableAudio,
+    find_audio,
+    read_audio,
+    trim_silence,
+    with_gain,
+)
 from mynah.utility.configuration.sections import Section, rules
 from mynah.utility.data.media_files import file_state, printable
 from mynah.utility.data.splits import validation_indices
@@ -131,7 +138,7 @@ def split_validation(
 
 
 class SpeechDataset(Dataset):
-    """Waveforms, cropped at random to at most `max_samples` (None: whole).
+    """Waveforms, cropped at random to at most `max_samples` (None: whole), their level changed by `gain_db`.
 
     Its keys are (pass over the data, index), or an index for pass 0. The crop is a function of the seed and the key.
     Items: {"signal": (T,) float32 at 16 kHz, "start": the file's sample that it begins with, "name": path,
@@ -141,10 +148,15 @@ class SpeechDataset(Dataset):
     """
 
     def __init__(
-        self, utterances: Sequence[Utterance], max_samples: int | None, seed: int, trim_silence: bool = False
+        self,
+        utterances: Sequence[Utterance],
+        max_samples: int | None,
+        seed: int,
+        trim_silence: bool = False,
+        gain_db: float = 0.0,
     ) -> None:
         self.utterances = list(utterances)
-        self.max_samples, self.seed, self.trim_silence = max_samples, seed, trim_silence
+        self.max_samples, self.seed, self.trim_silence, self.gain_db = max_samples, seed, trim_silence, gain_db
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -167,7 +179,7 @@ class SpeechDataset(Dataset):
             signal, start = self._read(utterance, about["rng_key"])
         except UnreadableAudio as error:
             return {"signal": None, "name": utterance.path, "error": error.reason}
-        return {**about, "signal": signal, "start": start}
+        return {**about, "signal": with_gain(signal, self.gain_db), "start": start}
 
     def peek(self, key: tuple[int, int]) -> dict[str, Any]:
         """The item without its signal and without reading its file, whose "source" is None where it is missing, and
@@ -199,6 +211,8 @@ class SpeechDataset(Dataset):
         file = file_state(utterance.path)
         if file is None:
             return None
+        if self.gain_db:
+            file += f"\t{self.gain_db} dB"
         if self.trim_silence:  # where the crop is, only the file's sound tells
             return f"{file}\ttrimmed" + ("" if self._is_whole(utterance) else f"\t{self.max_samples} of {rng_key}")
         start, samples = self._crop(utterance.samples, rng_key)

@@ -86,6 +86,11 @@ def trim_silence(wav: torch.Tensor, top_db: float = 40.0) -> tuple[torch.Tensor,
     return wav[start:stop], int(start)
 
 
+def with_gain(wav: torch.Tensor, gain_db: float) -> torch.Tensor:
+    """(T,) at a level that is changed by `gain_db`, clipped to [-1, 1]; the tensor itself for 0 dB."""
+    return wav if gain_db == 0 else (wav * 10 ** (gain_db / 20)).clamp(-1.0, 1.0)
+
+
 def _read_segment(
     file: soundfile.SoundFile, path: str | os.PathLike, ratio: Fraction, start: int, stop: int
 ) -> torch.Tensor:

@@ -27,10 +27,11 @@ class LabelledSpeechDataset(Dataset):
         seed: int,
         trim_silence: bool = False,
         at_crop: AtCrop | None = None,
+        gain_db: float = 0.0,
     ):
         if len(utterances) != len(labels):
             raise ValueError(f"{len(utterances)} utterances but {len(labels)} labels")
-        self.speech = SpeechDataset(utterances, max_samples, seed, trim_silence=trim_silence)
+        self.speech = SpeechDataset(utterances, max_samples, seed, trim_silence, gain_db)
         self.labels, self.at_crop = list(labels), at_crop
         self.fixed = [max_samples is None or utterance.samples <= max_samples for utterance in utterances]
 
