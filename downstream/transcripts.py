@@ -54,7 +54,7 @@ class TranscriptDataConfig(SequenceDataConfig):
 
 
 def read_transcripts(task: SpeechTask, column: str = "text") -> Corpus:
-    """The transcripts of `task.config.datarc`, as they stand there; of a table those in `column`. Raises UserError."""
+    """The transcripts of `task.config.datarc`, as they stand there; of a table its `column`. Raises UserError."""
     data: TranscriptDataConfig = task.config.datarc
     if is_table(data.file_path) and not Path(data.file_path).expanduser().is_dir():
         return task.read_table(column)

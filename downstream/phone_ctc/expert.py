@@ -36,7 +36,7 @@ class PhoneModelConfig(Section):
     projector_size: int = Field(256, gt=0)
     """Width between the features and the output."""
     phones: Annotated[str, one_of(INVENTORIES)] = "superb"
-    """superb (ARPAbet with stress, SIL, SPN: 74 outputs with <pad>, <eos> and <unk>) or corpus (those of training)."""
+    """superb (ARPAbet with stress, SIL, SPN: 74 outputs with <pad>, <eos> and <unk>) or corpus (training's)."""
     eos: bool = True
     """Whether every sequence ends with <eos>, as in SUPERB."""
 

@@ -6,8 +6,8 @@ from mynah.utility.errors import UserError
 
 VOWELS = ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
 CONSONANTS = (
-    "B", "CH", "D", "DH", "F", "G", "HH", "JH", "K", "L", "M", "N", "NG", "P", "R", "S", "SH", "T", "TH", "V", "W", "Y",
-    "Z", "ZH",
+    "B", "CH", "D", "DH", "F", "G", "HH", "JH", "K", "L", "M", "N", "NG", "P", "R", "S", "SH", "T", "TH", "V", "W",
+    "Y", "Z", "ZH",
 )  # fmt: skip
 SUPERB_PHONES = ["SIL", "SPN", *sorted([*(vowel + stress for vowel in VOWELS for stress in "012"), *CONSONANTS])]
 """ARPAbet with stress, silence and spoken noise, as SUPERB's phone recognition has them: 71."""
