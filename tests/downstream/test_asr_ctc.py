@@ -127,14 +127,20 @@ def test_words_are_joined_and_split_by_a_bar():
     assert expert.decode_label(label) == "IT'S A"
 
 
-def test_beam_search_is_for_test_and_inference_unless_dev_is_asked_for(monkeypatch):
-    for overrides, searched in (((), {"test", "inference"}), (("decoder.dev=true",), {"test", "inference", "dev"})):
-        expert = build("decoder.name=beam", *overrides)
-        asked = set()
-        expert.__dict__["_beam"] = lambda log_probs, lengths: asked.add(split) or []
-        for split in ("dev", "test", "inference"):
-            expert.decode(split, torch.zeros(1, 2, 29), torch.tensor([2]))
-        assert asked == searched
+@pytest.mark.parametrize(
+    ("overrides", "searched"),
+    [((), []), (("decoder.name=beam",), ["test", "inference"]),
+     (("decoder.name=beam", "decoder.dev=true"), ["dev", "test", "inference"])],
+)  # fmt: skip
+def test_beam_search_is_for_test_and_inference_unless_dev_is_asked_for(overrides, searched):
+    expert, calls = build(*overrides), []
+    expert.__dict__["_beam"] = lambda log_probs, lengths: calls.append(len(lengths)) or []
+    asked = []
+    for split in ("dev", "test", "inference"):
+        expert.decode(split, torch.zeros(1, 2, 29), torch.tensor([2]))
+        asked += [split] if calls else []
+        calls.clear()
+    assert asked == searched
 
 
 def test_a_language_model_without_the_beam_search_is_refused():

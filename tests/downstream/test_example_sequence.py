@@ -166,7 +166,7 @@ def test_a_character_that_training_does_not_have_is_told(table):
 
 
 def test_crops_are_refused_as_they_do_not_hold_the_text(table):
-    with pytest.raises(UserError, match="max_timestep.*whole text"):
+    with pytest.raises(UserError, match=r"max_timestep.*whole text"):
         build(table, "datarc.max_timestep=16000")
 
 

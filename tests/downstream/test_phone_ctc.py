@@ -130,9 +130,9 @@ def test_broken_lexicons_are_told(text, said, tmp_path):
 
 
 def test_librispeech_without_a_lexicon_is_told(librispeech):
-    with pytest.raises(UserError, match="give one as datarc.lexicon"):
+    with pytest.raises(UserError, match=r"give one as datarc.lexicon"):
         build(librispeech, "datarc.lexicon=")
-    with pytest.raises(UserError, match="there is no file .*gone.txt"):
+    with pytest.raises(UserError, match=r"there is no file .*gone.txt"):
         build(librispeech, "datarc.lexicon=gone.txt")
 
 

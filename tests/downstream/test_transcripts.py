@@ -122,7 +122,7 @@ def test_broken_transcripts_are_told(content, said, tmp_path):
 def test_two_files_of_one_name_are_told(librispeech):
     chapter = librispeech / "test-clean" / "4" / "7"
     soundfile.write(chapter / "4-7-0000.wav", np.full(4000, 0.1), 16000)
-    with pytest.raises(UserError, match="another file of .*test-clean is called 4-7-0000 too"):
+    with pytest.raises(UserError, match=r"another file of .*test-clean is called 4-7-0000 too"):
         corpus_of(librispeech)
 
 

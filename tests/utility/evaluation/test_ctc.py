@@ -9,7 +9,6 @@ import torch
 
 from mynah.downstream.sequence import ctc_losses
 from mynah.utility.errors import UserError
-
 from mynah.utility.evaluation.beam import BeamDecoder
 from mynah.utility.evaluation.ctc import BLANK, greedy_decode
 
@@ -84,7 +83,7 @@ def test_an_utterance_of_blanks_says_nothing():
 
 def test_without_flashlight_the_beam_search_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchaudio.models.decoder", None)
-    with pytest.raises(UserError, match="flashlight-text.*pip install flashlight-text.*decoder.name=greedy"):
+    with pytest.raises(UserError, match=r"flashlight-text.*pip install flashlight-text.*decoder.name=greedy"):
         BeamDecoder(["|", "A"], "|")
 
 
@@ -130,12 +129,12 @@ def test_files_of_the_beam_search_that_are_not_there_are_named(key, tmp_path):
 
 def test_a_lexicon_without_a_word_of_the_characters_is_told(tmp_path):
     (tmp_path / "words.txt").write_text("XYZ\n")
-    with pytest.raises(UserError, match="no line of .* begins with a word"):
+    with pytest.raises(UserError, match=r"no line of .* begins with a word"):
         BeamDecoder(SYMBOLS, "|", lexicon=str(tmp_path / "words.txt"))
 
 
 def test_a_broken_language_model_is_told(flashlight, tmp_path):
     (tmp_path / "words.txt").write_text("AB\n")
     (tmp_path / "lm.arpa").write_text("no language model")
-    with pytest.raises(UserError, match="cannot be built .decoder.lm="):
+    with pytest.raises(UserError, match=r"cannot be built .decoder.lm="):
         BeamDecoder(SYMBOLS, "|", lexicon=str(tmp_path / "words.txt"), lm=str(tmp_path / "lm.arpa"))
