@@ -1,13 +1,13 @@
 """Speech recognition: characters by CTC (LibriSpeech, or a table with texts)."""
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from mynah.downstream import sequence
+from mynah.downstream import interfaces, sequence
 from mynah.downstream.speech import Corpus
 from mynah.downstream.transcripts import TranscriptDataConfig, read_transcripts, without_unknown
 from mynah.utility.configuration.sections import Section, one_of, rules
@@ -61,6 +61,16 @@ class DownstreamExpert(sequence.SequenceExpert):
     monitor, rates = "wer", ("wer", "cer")
     name, names = "character", "characters"
 
+    def __init__(
+        self,
+        upstream: interfaces.UpstreamInfo,
+        config: RecognitionConfig,
+        state: dict[str, Any] | None = None,
+        folder: Path | None = None,
+    ):
+        super().__init__(upstream, config, state, folder)
+        self.beam = build_decoder(self.symbols, config.decoder)  # what it lacks is told before the training
+
     @classmethod
     def use_demo_data(cls, config: RecognitionConfig) -> None:
         splits = {split: [f"{split}-demo"] for split in ("train", "dev", "test")}
@@ -105,20 +115,21 @@ class DownstreamExpert(sequence.SequenceExpert):
         return self.model(features, lengths).float().log_softmax(-1)
 
     def decode(self, split: str, log_probs: Tensor, lengths: Tensor) -> list[Decoded]:
-        decoder = self.config.decoder
-        if decoder.name == "greedy" or (split == "dev" and not decoder.dev):
+        if self.beam is None or (split == "dev" and not self.config.decoder.dev):
             return super().decode(split, log_probs, lengths)
-        return self._beam(log_probs, lengths)
+        return self.beam(log_probs, lengths)
 
-    @cached_property
-    def _beam(self) -> BeamDecoder:
-        decoder = self.config.decoder
-        return BeamDecoder(
-            self.symbols,
-            SPACE,
-            beam_size=decoder.beam_size,
-            lm=decoder.lm,
-            lexicon=decoder.lexicon,
-            lm_weight=decoder.lm_weight,
-            word_score=decoder.word_score,
-        )
+
+def build_decoder(symbols: Sequence[str], config: DecoderConfig) -> BeamDecoder | None:
+    """The beam search, or None for greedy decoding."""
+    if config.name == "greedy":
+        return None
+    return BeamDecoder(
+        symbols,
+        SPACE,
+        beam_size=config.beam_size,
+        lm=config.lm,
+        lexicon=config.lexicon,
+        lm_weight=config.lm_weight,
+        word_score=config.word_score,
+    )

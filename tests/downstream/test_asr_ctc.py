@@ -8,6 +8,7 @@ import soundfile
 import torch
 
 from mynah import ROOT
+from mynah.downstream.asr_ctc import expert as asr
 from mynah.downstream.asr_ctc.augmentation import AugmentConfig, augment, warp_time
 from mynah.downstream.asr_ctc.expert import CHARACTERS, DownstreamExpert
 from mynah.downstream.asr_ctc.model import Recognizer, RecognizerConfig
@@ -132,10 +133,10 @@ def test_words_are_joined_and_split_by_a_bar():
     [((), []), (("decoder.name=beam",), ["test", "inference"]),
      (("decoder.name=beam", "decoder.dev=true"), ["dev", "test", "inference"])],
 )  # fmt: skip
-def test_beam_search_is_for_test_and_inference_unless_dev_is_asked_for(overrides, searched):
-    expert, calls = build(*overrides), []
-    expert.__dict__["_beam"] = lambda log_probs, lengths: calls.append(len(lengths)) or []
-    asked = []
+def test_beam_search_is_for_test_and_inference_unless_dev_is_asked_for(overrides, searched, monkeypatch):
+    calls: list[int] = []
+    monkeypatch.setattr(asr, "BeamDecoder", lambda *_, **__: lambda log_probs, lengths: calls.append(1) or [])
+    expert, asked = build(*overrides), []
     for split in ("dev", "test", "inference"):
         expert.decode(split, torch.zeros(1, 2, 29), torch.tensor([2]))
         asked += [split] if calls else []
