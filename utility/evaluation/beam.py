@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mynah.utility.errors import UserError
 from mynah.utility.evaluation.ctc import BLANK, Decoded
 
 BLANK_NAME = "<blank>"
+IMPOSSIBLE = -1e4
+"""A log probability; the search takes no infinite ones."""
 INSTALL = "pip install flashlight-text"
 
 log = logging.getLogger("mynah")
@@ -35,7 +39,7 @@ class BeamDecoder:
         lm_weight: float = 2.0,
         word_score: float = 0.0,
     ):
-        self.separator = symbols.index(separator) + BLANK + 1
+        self.separator, self.ends_words = symbols.index(separator) + BLANK + 1, bool(lexicon)
         for key, file in (("lm", lm), ("lexicon", lexicon)):
             if file and not Path(file).expanduser().is_file():
                 raise UserError(f"decoder.{key}: there is no file {file}")
@@ -56,11 +60,22 @@ class BeamDecoder:
                 )
             except (RuntimeError, ValueError) as error:
                 given = f" (decoder.lm={lm})" if lm else ""
-                raise UserError(f"the beam search cannot be built{given}: {error}") from error
+                raise UserError(f"the beam search cannot be built{given}: {str(error).splitlines()[-1]}") from error
 
     def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[Decoded]:
-        log_probs = log_probs.detach().float().cpu().contiguous()
-        return [self._decoded(each) for each in self.decoder(log_probs, lengths.cpu())]
+        log_probs, lengths = log_probs.detach().float().cpu(), lengths.cpu()
+        if self.ends_words:
+            log_probs, lengths = self._closed(log_probs, lengths)
+        return [self._decoded(each) for each in self.decoder(log_probs.contiguous(), lengths)]
+
+    def _closed(self, log_probs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """A position more, which is surely a separator: the search counts no word that none follows, and texts end
+        without."""
+        log_probs = F.pad(log_probs, (0, 0, 0, 1))
+        rows = torch.arange(len(lengths))
+        log_probs[rows, lengths] = IMPOSSIBLE
+        log_probs[rows, lengths, self.separator] = 0.0
+        return log_probs, lengths + 1
 
     def _decoded(self, hypotheses: Sequence[Any]) -> Decoded:
         if not hypotheses:  # a lexicon has no word that fits into so few positions

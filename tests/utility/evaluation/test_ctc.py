@@ -105,9 +105,10 @@ def test_beam_search_finds_the_likeliest_path(flashlight):
 
 def test_beam_search_says_only_words_of_the_lexicon_and_prefers_those_of_the_language_model(flashlight, tmp_path):
     (tmp_path / "words.txt").write_text("AB\tA B\nBA extra\nÄB\n")
-    arpa = ["\\data\\", "ngram 1=5", "", "\\1-grams:", "-3\t<unk>", "-99\t<s>", "-1\t</s>"]
-    arpa += ["-4\tAB", "-0.1\tBA", "", "\\end\\", ""]
-    (tmp_path / "lm.arpa").write_text("\n".join(arpa))
+    unigrams = "-3 <unk> 0\n-99 <s> 0\n-1 </s> 0\n-4 AB 0\n-0.1 BA 0\n".replace(" ", "\t")
+    bigrams = "-0.1\t<s> BA\n"
+    arpa = f"\\data\\\nngram 1=5\nngram 2=1\n\n\\1-grams:\n{unigrams}\n\\2-grams:\n{bigrams}\n\\end\\\n"
+    (tmp_path / "lm.arpa").write_text(arpa)
     log_probs = torch.tensor([[[0.02, 0.02, 0.5, 0.46], [0.02, 0.02, 0.46, 0.5]]]).log()
     lengths, lexicon = torch.tensor([2]), str(tmp_path / "words.txt")
 
