@@ -36,21 +36,24 @@ def count_edits(aligned: Alignment) -> Counter[tuple[str, str, str]]:
 
 
 def draw_errors(records: dict[str, list], rates: Sequence[str], path: Path, title: str) -> Path:
-    """Write a PNG with a row an error rate: the shares of each kind of error, and the most frequent errors.
+    """Write a PNG with a row an error rate: the shares of each kind of error, what is most often taken for what, and
+    what is most often left out or added.
 
     No pyplot state is used: safe in any process or thread.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 5.2 * len(rates)), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(13, 5.2 * len(rates)), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
-    rows = figure.subplots(len(rates), 2, squeeze=False, width_ratios=(1, 2))
-    for (left, right), rate in zip(rows, rates, strict=True):
+    rows = figure.subplots(len(rates), 3, squeeze=False, width_ratios=(1, 1.5, 1.5))
+    for (left, middle, right), rate in zip(rows, rates, strict=True):
         aligned = RATES[rate](records["reference"], records["hypothesis"])
         _draw_shares(left, edit_shares(aligned), rate)
-        _draw_most_frequent(right, count_edits(aligned), UNITS[rate])
+        edits = count_edits(aligned)
+        _draw_most_frequent(middle, edits, ("substitutions",), f"confusions of {UNITS[rate]}")
+        _draw_most_frequent(right, edits, ("insertions", "deletions"), f"{UNITS[rate]} added or left out")
     figure.savefig(path, format="png")
     return path
 
@@ -64,14 +67,15 @@ def _draw_shares(axes: "Axes", shares: dict[str, float], rate: str) -> None:
     axes.set(ylabel=f"% of the references' {UNITS[rate]}", title=f"{rate.upper()} {sum(percent):.2f} %")
 
 
-def _draw_most_frequent(axes: "Axes", edits: Counter[tuple[str, str, str]], units: str) -> None:
-    top = sorted(edits.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
+def _draw_most_frequent(axes: "Axes", edits: Counter[tuple[str, str, str]], kinds: Sequence[str], what: str) -> None:
+    own = {edit: count for edit, count in edits.items() if edit[0] in kinds}
+    top = sorted(own.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
     places = range(len(top))
     axes.barh(places, [count for _, count in top], color=[COLORS[kind] for (kind, _, _), _ in top])
     axes.set_yticks(places, [f"{_shown(meant)} \N{RIGHTWARDS ARROW} {_shown(said)}" for (_, meant, said), _ in top])
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=8)
-    axes.set(xlabel="times", title=f"most frequent of {sum(edits.values())} errors in {units}")
+    axes.set(xlabel=f"times (the {SHOWN} most frequent)", title=f"{sum(own.values())} {what}")
 
 
 def _shown(unit: str) -> str:
