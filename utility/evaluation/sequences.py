@@ -7,8 +7,16 @@ from statistics import fmean
 
 import jiwer
 
-RATES: dict[str, Callable[[list[str], list[str]], float]] = {"wer": jiwer.wer, "per": jiwer.wer, "cer": jiwer.cer}
-"""Name -> edits over the units of all references: words, phones (which stand in a text as words do), characters."""
+Alignment = jiwer.WordOutput | jiwer.CharacterOutput
+
+RATES: dict[str, Callable[[list[str], list[str]], Alignment]] = {
+    "wer": jiwer.process_words,
+    "per": jiwer.process_words,
+    "cer": jiwer.process_characters,
+}
+"""Error rate -> how texts are aligned for it: by words, by phones (which stand in a text as words do), by characters.
+Spaces between words are characters."""
+UNITS = {"wer": "words", "per": "phones", "cer": "characters"}
 
 
 def record_sequences(
@@ -25,27 +33,31 @@ def record_sequences(
 
 
 def error_rates(records: dict[str, list], rates: Sequence[str]) -> dict[str, float]:
-    """The error rates of these names over all utterances together, 0 for none (above 1 is possible); and the mean
-    loss. Utterances without a reference count by the insertions alone."""
+    """The error rates of these names over all utterances together (above 1 is possible), the mean loss, and the parts
+    of the first rate: substitutions, insertions and deletions for each unit of the references.
+
+    Utterances without a reference count by the insertions alone; without any reference rates are not numbers (nan).
+    """
     references, hypotheses = records["reference"], records["hypothesis"]
-    found = {name: corpus_rate(references, hypotheses, RATES[name]) for name in rates}
-    return {**found, "loss": fmean(records["loss"])}
+    aligned = {name: RATES[name](references, hypotheses) for name in rates}
+    found = {name: sum(edit_shares(each).values()) for name, each in aligned.items()}
+    return {**found, **edit_shares(aligned[rates[0]]), "loss": fmean(records["loss"])}
 
 
-def corpus_rate(references: list[str], hypotheses: list[str], rate: Callable[[list[str], list[str]], float]) -> float:
-    """`rate` of these texts; not a number where all references are empty."""
-    if not any(text.strip() for text in references):
-        return float("nan")
-    return float(rate(references, hypotheses))
+def edit_shares(aligned: Alignment) -> dict[str, float]:
+    """Substitutions, insertions and deletions, each divided by the units of all references."""
+    units = aligned.hits + aligned.substitutions + aligned.deletions
+    edits = {name: getattr(aligned, name) for name in ("substitutions", "insertions", "deletions")}
+    return {name: count / units if units else float("nan") for name, count in edits.items()}
 
 
 def write_transcripts(path: Path, records: dict[str, list], rate: str) -> Path:
-    """A CSV with a row an utterance: name, reference, hypothesis, its own error rate."""
+    """A CSV with a row an utterance: name, reference, hypothesis, its own error rate ("" without a reference)."""
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["name", "reference", "hypothesis", rate])
         columns = (records[key] for key in ("name", "reference", "hypothesis"))
         for name, reference, hypothesis in zip(*columns, strict=True):
-            own = corpus_rate([reference], [hypothesis], RATES[rate])
-            table.writerow([name, reference, hypothesis, f"{own:.4f}"])
+            own = sum(edit_shares(RATES[rate]([reference], [hypothesis])).values())
+            table.writerow([name, reference, hypothesis, "" if own != own else f"{own:.4f}"])
     return path

@@ -1,0 +1,1 @@
+"""Phone recognition by CTC."""
