@@ -1,6 +1,7 @@
 """The eSpeak NG speech synthesizer, through the library that the `espeakng-loader` wheel carries."""
 
 import ctypes
+import itertools
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -13,15 +14,45 @@ from mynah.utility.errors import UserError
 
 # From eSpeak NG's speak_lib.h.
 AUDIO_OUTPUT_SYNCHRONOUS = 2  # to the callback, in our own thread (RETRIEVAL = 1 would use another)
+INITIALIZE_PHONEME_EVENTS = 0x0001
 INITIALIZE_DONT_EXIT = 0x8000
 POSITION_CHARACTER = 1
 CHARACTERS_UTF8 = 1
 RATE, PITCH, PITCH_RANGE = 1, 3, 4
+EVENT_LIST_TERMINATED, EVENT_PHONEME = 0, 7
+STRESS_MARKS = "',%="
 
 # eSpeak NG copies the data folder's path into a buffer of 160 bytes and cuts what does not fit.
 LONGEST_DATA_PATH = 140
 
-SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+
+class _Event(ctypes.Structure):
+    """espeak_EVENT; the union at its end is read as the phoneme's name."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),  # milliseconds
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("name", ctypes.c_char * 8),
+    )
+
+
+SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+
+
+@dataclass(frozen=True)
+class Phoneme:
+    """Where eSpeak began to say something: `start` in samples, `name` its own mnemonic without stress, "aI" say.
+
+    Pauses begin with "_"; ";" is the palatal colour of what comes before.
+    """
+
+    start: int
+    name: str
 
 
 @dataclass(frozen=True)
@@ -48,6 +79,8 @@ class Espeak:
     def __init__(self) -> None:
         self._loader = _import_loader()
         self._chunks: list[np.ndarray] = []
+        self.phonemes: list[Phoneme] = []
+        """Those of what was spoken last, in order."""
         self._callback = SynthCallback(self._receive)
         self._short_data: tempfile.TemporaryDirectory | None = None
         self._library: ctypes.CDLL | None = None
@@ -73,7 +106,8 @@ class Espeak:
             ctypes.c_void_p,
         ]
         data = self._reachable_data_path()
-        self.sample_rate = library.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), INITIALIZE_DONT_EXIT)
+        options = INITIALIZE_DONT_EXIT | INITIALIZE_PHONEME_EVENTS
+        self.sample_rate = library.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), options)
         if self.sample_rate <= 0:
             raise RuntimeError(f"eSpeak NG could not read its voices in {data}")
         library.espeak_SetSynthCallback(self._callback)
@@ -90,13 +124,14 @@ class Espeak:
             self._short_data = None
 
     def speak(self, text: str, manner: VoiceSettings) -> np.ndarray:
-        """Returns (T,) float32 in [-1, 1] at `self.sample_rate`.
+        """Returns (T,) float32 in [-1, 1] at `self.sample_rate`; when each phoneme began is then in `self.phonemes`.
 
         The phase of the voice runs on from call to call, also over a reopening of the library, so the same
         calls give the same samples in a fresh process only.
         Raises ValueError for an unknown voice; an unknown variant is ignored by eSpeak itself.
         """
         self._chunks.clear()
+        self.phonemes = []
         if self._library.espeak_SetVoiceByName(manner.voice.encode()) != 0:
             raise ValueError(f"eSpeak NG has no voice {manner.voice!r}")
         values = ((RATE, manner.words_per_minute), (PITCH, manner.pitch), (PITCH_RANGE, manner.pitch_range))
@@ -110,9 +145,12 @@ class Espeak:
             raise RuntimeError(f"eSpeak NG said nothing for {text!r} (status {status})")
         return np.concatenate(self._chunks).astype(np.float32) / 32768.0
 
-    def _receive(self, samples: object, count: int, events: int | None) -> int:
+    def _receive(self, samples: object, count: int, events: object) -> int:
         if samples and count > 0:
             self._chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        for event in itertools.takewhile(lambda event: event.type != EVENT_LIST_TERMINATED, events or ()):
+            if event.type == EVENT_PHONEME:
+                self.phonemes.append(Phoneme(event.sample, event.name.decode().lstrip(STRESS_MARKS)))
         return 0
 
     def _reachable_data_path(self) -> str:

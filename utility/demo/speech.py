@@ -8,28 +8,22 @@ import csv
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
-import torchaudio
 
 from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.data.splits import name_percentage
 from mynah.utility.demo.cached_corpus import cached_corpus
-from mynah.utility.demo.espeak import Espeak, VoiceSettings
 from mynah.utility.demo.sentences import demo_sentences
+from mynah.utility.demo.studio import Speaker, Studio
 
 DEMO_VERSION = "2"  # one up whenever a corpus changes, so that an older one in the cache is not taken for it
 SPOKEN = "speech by eSpeak NG"
-LONGEST_SECONDS = 5.0
 VIDEO_SIZE = 3  # utterances of one VoxCeleb1 video, all in one split
 SPLITS = {"train": 1, "dev": 2, "test": 3}  # as numbered in VoxCeleb1's iden_split.txt
-TONE_DB = 6.0  # a recording's tone: this much up or down, drawn at every kHz
-PRETRAIN_NOISE_DB = (30.0, 45.0)  # its noise: this far below the speech; noise cannot be reconstructed
+PRETRAIN_NOISE_DB = (30.0, 45.0)  # a recording's noise: this far below the speech; noise cannot be reconstructed
 PROBE_NOISE_DB = (8.0, 28.0)
 # With these values logistic regression on the mean log mel spectrum names about 2 in 3 probe speakers right.
 
@@ -51,21 +45,6 @@ PRETRAIN_TIMBRES = (
 )  # fmt: skip
 PROBE_TIMBRES = (("linda", FEMALE), ("Michael", MALE), ("steph", FEMALE), ("Diogo", MALE))
 ACCENTS = ("en-us", "en", "en-gb-scotland", "en-us-nyc", "en-gb-x-rp", "en-029", "en-gb-x-gbclan")
-
-
-@dataclass(frozen=True)
-class Speaker:
-    """accent and timbre: an eSpeak voice and variant; pitch, words_per_minute: its usual ones (see VoiceSettings).
-
-    formant_scale: all frequencies are multiplied by it; eSpeak's own voice is 1.
-    """
-
-    accent: str
-    timbre: str
-    gender: str
-    pitch: int
-    words_per_minute: int
-    formant_scale: float
 
 
 def demo_librispeech() -> Path:
@@ -114,7 +93,7 @@ def demo_speakers(timbres: Sequence[tuple[str, str]], relatives: int) -> list[Sp
 def _write_librispeech(folder: Path) -> None:
     speakers = demo_speakers(PRETRAIN_TIMBRES, relatives=2)
     sentences = iter(demo_sentences(len(speakers) * PRETRAIN_UTTERANCES, seed=1))
-    studio = _Studio(seed=1, noise_db=PRETRAIN_NOISE_DB)
+    studio = Studio(seed=1, noise_db=PRETRAIN_NOISE_DB)
     with studio.espeak:
         for number, speaker in enumerate(speakers, start=101):
             chapter = 1000 + number
@@ -126,7 +105,7 @@ def _write_librispeech(folder: Path) -> None:
 def _write_voxceleb1(folder: Path) -> None:
     speakers = demo_speakers(PROBE_TIMBRES, relatives=4)
     sentences = iter(demo_sentences(len(speakers) * sum(PROBE_UTTERANCES.values()), seed=2))
-    studio = _Studio(seed=2, noise_db=PROBE_NOISE_DB)
+    studio = Studio(seed=2, noise_db=PROBE_NOISE_DB)
     with (
         studio.espeak,
         (folder / "iden_split.txt").open("w", encoding="utf-8") as split_list,
@@ -142,7 +121,7 @@ def _write_voxceleb1(folder: Path) -> None:
 
 
 def _write_speech_commands(folder: Path) -> None:
-    studio = _Studio(seed=3, noise_db=PROBE_NOISE_DB)
+    studio = Studio(seed=3, noise_db=PROBE_NOISE_DB)
     speakers = demo_speakers(PROBE_TIMBRES, relatives=4)
     with studio.espeak:
         for number, speaker in enumerate(speakers):
@@ -161,7 +140,7 @@ def _write_speech_commands(folder: Path) -> None:
 
 
 def _write_emotions(folder: Path) -> None:
-    studio = _Studio(seed=5, noise_db=PROBE_NOISE_DB)
+    studio = Studio(seed=5, noise_db=PROBE_NOISE_DB)
     speakers = demo_speakers(PROBE_TIMBRES, relatives=3)[:10]
     sentences = iter(demo_sentences(len(speakers) * len(EMOTIONS) * TAKES_OF_EMOTION, seed=5))
     with studio.espeak:
@@ -182,54 +161,3 @@ def _voxceleb1_names(speaker: str) -> Iterator[tuple[str, str]]:
         for utterance in range(count):
             video += utterance % VIDEO_SIZE == 0
             yield split, f"{speaker}/demovideo{video:02d}/{utterance % VIDEO_SIZE + 1:05d}.wav"
-
-
-class _Studio:
-    """Speaks sentences into files; every random choice follows from the seed and the order of the calls."""
-
-    def __init__(self, seed: int, noise_db: tuple[float, float]) -> None:
-        self.espeak, self.noise_db = Espeak(), noise_db
-        self._draw = np.random.default_rng(seed)
-
-    def record(
-        self,
-        sentence: str,
-        speaker: Speaker,
-        path: Path,
-        longest: float = LONGEST_SECONDS,
-        pitch_range: tuple[int, int] = (35, 65),
-    ) -> None:
-        draw = self._draw
-        manner = VoiceSettings(
-            voice=f"{speaker.accent}+{speaker.timbre}",
-            words_per_minute=round(speaker.words_per_minute * draw.uniform(0.93, 1.1)),
-            pitch=round(speaker.pitch + draw.uniform(-6, 6)),
-            pitch_range=round(draw.uniform(*pitch_range)),
-        )
-        formant_scale = speaker.formant_scale * draw.choice((0.99, 1.0, 1.01))
-        wav = _resample(self.espeak.speak(sentence, manner), self.espeak.sample_rate * formant_scale)
-        wav = _through_a_channel(wav[: int(longest * SAMPLE_RATE)], draw, self.noise_db)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, wav, SAMPLE_RATE, subtype="PCM_16")
-
-
-def _resample(wav: np.ndarray, rate: float) -> np.ndarray:
-    """From `rate`, rounded to a multiple of 200 Hz (a small filter bank suffices then), to 16 kHz."""
-    with torch.inference_mode():
-        return _resampler(200 * round(rate / 200))(torch.from_numpy(wav)).numpy()
-
-
-@lru_cache(maxsize=32)
-def _resampler(rate: int) -> torchaudio.transforms.Resample:
-    return torchaudio.transforms.Resample(rate, SAMPLE_RATE)
-
-
-def _through_a_channel(wav: np.ndarray, draw: np.random.Generator, noise_db: tuple[float, float]) -> np.ndarray:
-    """(T,) as another microphone hears it: with a tone, some noise and a loudness (its peak) drawn at random."""
-    spectrum = np.fft.rfft(wav)
-    khz = np.linspace(0, SAMPLE_RATE / 2000, len(spectrum))
-    gain_db = np.interp(khz, np.arange(9), draw.uniform(-TONE_DB, TONE_DB, size=9))
-    wav = np.fft.irfft(spectrum * 10 ** (gain_db / 20), n=len(wav))
-    noise_level = np.sqrt(np.mean(wav**2)) * 10 ** (-draw.uniform(*noise_db) / 20)
-    wav = wav + noise_level * draw.standard_normal(len(wav))
-    return (wav * (draw.uniform(0.3, 0.9) / np.abs(wav).max())).astype(np.float32)
