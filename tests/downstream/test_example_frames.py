@@ -1,6 +1,7 @@
 """The template for tasks by frame: its table, its labels in time, its predictions; copy this file with the folder."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_predicted_segments_cover_the_signal_and_have_the_likeliest_labels(table
     [result] = expert.predict(features, torch.tensor([50]), [SignalInfo("a.wav", 8160, times.tolist())])
     segments = json.loads(json.dumps(result))["segments"]
     assert segments[0]["start"] == 0 and segments[-1]["end"] == pytest.approx(8160 / 16000)
-    assert all(one["end"] == other["start"] for one, other in zip(segments, segments[1:], strict=False))
+    assert all(one["end"] == other["start"] for one, other in pairwise(segments))
     for position, best in enumerate(expert.model(features)[0].argmax(-1).tolist()):
         [segment] = [one for one in segments if one["start"] <= times[position] < one["end"]]
         assert segment["label"] == expert.labels[best]

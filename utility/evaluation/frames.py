@@ -101,7 +101,7 @@ def label_runs(probabilities: Tensor, times: np.ndarray, seconds: float) -> Iter
     probabilities: (N, C); times: (N,) seconds, the centres of the positions. Two runs meet half-way between the
     centres of their positions; the first begins at 0 and the last ends with the signal, at `seconds`.
     """
-    best, labels = probabilities.max(-1)
+    best, labels = probabilities.detach().max(-1)
     changes = torch.nonzero(labels[1:] != labels[:-1]).flatten().add(1).tolist()
     bounds = [0, *changes, len(labels)]
     edges = [0.0, *((times[index - 1] + times[index]) / 2 for index in changes), seconds]
