@@ -43,7 +43,8 @@ class PhoneDataConfig(SpeechDataConfig):
     r"""Without lists: a regular expression whose first group finds the speaker in an audio file's path, `([^/-]+)-`
     say; whole speakers are then held out. "" holds out utterances."""
     phones: str = ""
-    """A file of lines `label phone`, by which labels are renamed; a label without a phone is left out."""
+    """A file of lines `label phone`, by which labels are renamed; a label without a phone is left out. `*` stands for
+    the labels that it does not list, which else keep their names."""
     strip_stress: bool = False
     """Leave the digits at the end of labels out: AH0 and AH1 are AH."""
     ignored: list[str] = Field(default_factory=list)
@@ -80,7 +81,7 @@ def read_phones(config: PhoneDataConfig, log_path: Path | None) -> Corpus:
         )
     index = AlignmentIndex(config.alignments, config.tier)
     utterances = scan_speech({"audio": config.file_path}, config, log_path)
-    aligned = [(one, rename(found)) for one in utterances if (found := index.find(one.name or one.path)) is not None]
+    aligned = [(one, rename(found)) for one in utterances if (found := index.find(one.name or one.path))]
     if not aligned:
         example = PurePosixPath(utterances[0].path).stem
         raise UserError(
@@ -159,7 +160,7 @@ class Renaming:
 
     def name(self, label: str) -> str:
         """ "" for one that is left out."""
-        name = self.table.get(label, label)
+        name = self.table.get(label, self.table.get("*", label))
         if self.config.strip_stress:
             name = name.rstrip("0123456789") or name
         return "" if name in self.config.ignored else name

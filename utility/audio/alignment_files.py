@@ -36,7 +36,7 @@ def read_corpus_alignments(path: Path) -> dict[str, list[Segment]]:
 
 
 def ordered_segments(path: Path, found: Iterable[Placed]) -> list[Segment]:
-    """Sorted, and checked: times are not negative, none ends before it starts, none overlap, and there is one."""
+    """Sorted, and checked: times are not negative, none ends before it starts, none overlap."""
     segments: list[Segment] = []
     for place, start, end, label in sorted(found, key=lambda one: one[1:3]):
         if start < 0:
@@ -52,8 +52,6 @@ def ordered_segments(path: Path, found: Iterable[Placed]) -> list[Segment]:
                 "segments must not overlap"
             )
         segments.append(Segment(start, end, label))
-    if not segments:
-        raise UserError(f"{path}: no segment with a label was found")
     return segments
 
 
@@ -91,14 +89,17 @@ def _read_table(path: Path, tier: str) -> list[Placed]:
 
 
 def _read_xlabel(path: Path, tier: str) -> list[Placed]:
-    """ESPS xlabel, as in EmoDB's lablaut: after a header that ends in `#`, lines `end color label<tab>remarks`."""
+    """ESPS xlabel, as in EmoDB's lablaut: after a header that ends in `#`, lines `end color label remarks`.
+
+    Remarks begin with + or -, and stand alone where an interval has no label of its own.
+    """
     lines = read_lines(path)
     header = next((index for index, (_, line) in enumerate(lines) if line.strip() == "#"), None)
     if header is None:
         raise UserError(f"{path}: expected the header of an xlabel file, with a line # at its end")
     found, start = [], 0.0
     for number, line in lines[header + 1 :]:
-        match = re.match(r"\s*(\S+)\s+-?\d+(?:[ ]+(\S*))?", line)
+        match = re.match(r"\s*(\S+)\s+-?\d+(?:[ ]+([^\s+-]\S*))?", line)
         end = _number(match[1]) if match else None
         if end is None:
             raise UserError(f"{path}, line {number}: expected end color label, got {line.strip()}")
@@ -112,7 +113,7 @@ def _read_textgrid(path: Path, tier: str) -> list[Placed]:
     from praatio.utilities.errors import PraatioException
 
     try:
-        grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=False, duplicateNamesMode="rename")
+        grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=True, duplicateNamesMode="rename")
     except OSError as error:
         raise UserError(f"the alignment {path} cannot be read: {error.strerror}") from error
     except (PraatioException, ValueError, IndexError, KeyError, AssertionError) as error:
@@ -127,9 +128,12 @@ def _read_textgrid(path: Path, tier: str) -> list[Placed]:
     candidates = [tier] if tier else [name for name in tiers if name.lower() in PHONE_TIERS] or list(tiers)
     if len(candidates) != 1:
         raise UserError(f"{path}: which tier has the labels? it has: {names}; name one with datarc.tier")
+    entries, end = tiers[candidates[0]].entries, tiers[candidates[0]].maxTimestamp
+    if not entries or entries[-1][1] < end - OVERLAP_SECONDS:  # a tier's intervals cover it whole
+        raise UserError(f"{path} is truncated, or no TextGrid: the intervals of {candidates[0]} end before {end:g} s")
     return [
         (f"interval {number}", float(start), float(end), label.strip())
-        for number, (start, end, label) in enumerate(tiers[candidates[0]].entries, start=1)
+        for number, (start, end, label) in enumerate(entries, start=1)
     ]
 
 

@@ -11,9 +11,8 @@ from mynah.utility.audio.alignment_index import AlignmentIndex
 from mynah.utility.errors import UserError
 
 EXPECTED = [Segment(0.0, 0.25, "HH"), Segment(0.25, 0.5, "AY1")]
-XLABEL = (
-    "signal a\ntype 0\nseparator ;\nnfields 1\n#\n    0.25   -1 HH\t+asp\n    0.30   -1 \t+hoe\n    0.5  -1 AY1\t2\n"
-)
+HEADER = "signal a\ntype 0\nseparator ;\nnfields 1\n#\n"
+XLABEL = HEADER + "    0.25   -1 HH\t+asp\n    0.28   -1 \t+hoe\n    0.30   -1 -sth,+lar\n    0.5  -1 AY1\t2\n"
 
 
 def grid(tiers: dict[str, list[tuple]], points: tuple[str, ...] = ()) -> textgrid.Textgrid:
@@ -72,6 +71,11 @@ def test_xlabel_starts_where_the_line_before_ended_and_drops_remarks_and_blank_l
     assert read_alignment(tmp_path / "a.lablaut") == [Segment(0.0, 0.25, "HH"), Segment(0.3, 0.5, "AY1")]
 
 
+def test_a_file_without_labels_is_an_utterance_of_which_nothing_is_said(tmp_path):
+    (tmp_path / "a.lablaut").write_text("signal a\n#\n 0.5 -1 \t+sth\n")
+    assert read_alignment(tmp_path / "a.lablaut") == []
+
+
 def test_ctm_has_durations_and_confidences_that_may_be_missing(tmp_path):
     path = tmp_path / "all.ctm"
     path.write_text(";; remark\nb 1 0.25 0.25 AY1\nb 1 0 0.25 HH 0.9\na A 0.1 0.2 12\n")
@@ -103,7 +107,6 @@ def test_a_list_has_a_phone_for_each_10_ms(tmp_path):
         ("a.txt", b"0 0.2\n", r"line 1: expected three columns, start end label, got 2"),
         ("a.txt", b"", r"a\.txt is empty"),
         ("a.txt", b" \n\n", r"a\.txt is empty"),
-        ("a.txt", b"0 0 a\n", "no segment with a label"),
         ("a.txt", "0 0.2 a\n0.2 0.3 \u00e4\n".encode("latin-1"), r"line 2: is not UTF-8"),
         ("a.txt", "0 0.2 a\n".encode("utf-16"), r"line 1: is not UTF-8"),
         ("a.lablaut", b"0.1 -1 a\n", "expected the header"),
