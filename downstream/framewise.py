@@ -12,9 +12,19 @@ from torch import Tensor, nn
 from mynah.downstream import interfaces
 from mynah.downstream.speech import Corpus, SpeechTask
 from mynah.utility.audio.alignment import IGNORED, FrameLabels, Segment
+from mynah.utility.audio.files import UnreadableAudio, read_audio
 from mynah.utility.errors import UserError
 from mynah.utility.evaluation.confusion import draw_confusion
-from mynah.utility.evaluation.frames import confusion_of, frame_metrics, label_runs, record_frames, write_frame_table
+from mynah.utility.evaluation.frame_pictures import FramePanel, draw_frames
+from mynah.utility.evaluation.frames import (
+    PICTURED,
+    confusion_of,
+    frame_metrics,
+    label_runs,
+    record_frames,
+    runs_in_time,
+    write_frame_table,
+)
 
 
 class FrameExpert(SpeechTask):
@@ -71,7 +81,7 @@ class FrameExpert(SpeechTask):
         targets = pad_labels(labels, lengths, features.shape[1])
         losses = F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
         if split != "train":
-            record_frames(logits, targets, losses, names, records)
+            record_frames(logits, targets, losses, lengths, names, records)
         return losses.sum() / (targets != IGNORED).sum().clamp(min=1)
 
     def log_records(self, split: str, records: dict[str, list]) -> dict[str, float]:
@@ -79,14 +89,32 @@ class FrameExpert(SpeechTask):
         return frame_metrics(records, len(self.labels))
 
     def write_report(self, split: str, records: dict[str, list], folder: Path) -> list[Path]:
-        """predictions.csv (name, frames, accuracy, loss) and confusion.png."""
+        """predictions.csv (name, frames, accuracy, loss), confusion.png, and frames.png of the first utterances."""
         counts = confusion_of(records, len(self.labels))
         share = np.trace(counts) / max(counts.sum(), 1)
         title = f"{split}: {counts.sum()} frames of {len(records['name'])} utterances, accuracy {100 * share:.1f} %"
-        return [
+        written = [
             write_frame_table(folder / "predictions.csv", records),
             draw_confusion(counts, self.labels, folder / "confusion.png", title),
         ]
+        if panels := self._panels(records):
+            written.append(draw_frames(panels, self.labels, folder / "frames.png"))
+        return written
+
+    def _panels(self, records: dict[str, list]) -> list[FramePanel]:
+        """The utterances whose frames were kept, as far as their files can still be read."""
+        panels = []
+        for name, true, predicted in zip(records["name"], records["true"], records["predicted"], strict=True):
+            if len(panels) == PICTURED or not true:
+                continue
+            try:
+                signal = read_audio(name).numpy()
+            except UnreadableAudio:
+                continue
+            times = self.upstream.grid.times(sum(count for _, count in true))
+            strips = {"true": runs_in_time(true, times), "predicted": runs_in_time(predicted, times)}
+            panels.append(FramePanel(Path(name).name, signal, strips))
+        return panels
 
     def predict(
         self, features: Tensor, lengths: Tensor, signals: Sequence[interfaces.SignalInfo] = ()
@@ -98,6 +126,13 @@ class FrameExpert(SpeechTask):
             runs = label_runs(probabilities[row, :length], np.asarray(signal.times[:length]), signal.seconds)
             results.append({"segments": [{"label": self.labels[label], **rest} for label, rest in runs]})
         return results
+
+    def draw_prediction(self, features: Tensor, lengths: Tensor, signal: Tensor, path: Path) -> None:
+        """A spectrogram with the predicted segments below it."""
+        times = self.upstream.grid.times(int(lengths[0])).tolist()
+        [result] = self.predict(features, lengths, [interfaces.SignalInfo(path.name, len(signal), times)])
+        strip = [(one["start"], one["end"], self.indices[one["label"]]) for one in result["segments"]]
+        draw_frames([FramePanel(path.stem, signal.cpu().numpy(), {"predicted": strip})], self.labels, path)
 
     def format_prediction(self, result: dict[str, Any]) -> str:
         return " ".join(f"{one['label']} ({one['start']:.2f}-{one['end']:.2f})" for one in result["segments"])

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,14 +50,24 @@ def demo_phones() -> Path:
     return cached_corpus(NAME, DEMO_VERSION, SPOKEN, _write_phones)
 
 
+def demo_activity() -> Path:
+    """A CSV `path,alignment,split` over `demo_phones`; an alignment has the label `speech` where anything is said."""
+    return demo_phones() / "activity.csv"
+
+
 def _write_phones(folder: Path) -> None:
     voices = (dataclasses.replace(each, accent=ACCENT) for each in demo_speakers(PROBE_TIMBRES, relatives=4))
     speakers = enumerate(voices, start=201)
     sentences = iter(demo_sentences(sum(count * each for count, each in SPLITS.values()), seed=6))
     studio = Studio(seed=6, noise_db=NOISE_DB)
     words: set[str] = set()
-    with studio.espeak, (folder / "utterances.csv").open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
+    with (
+        studio.espeak,
+        (folder / "utterances.csv").open("w", encoding="utf-8", newline="") as file,
+        (folder / "activity.csv").open("w", encoding="utf-8", newline="") as activity_file,
+    ):
+        table, activity = csv.writer(file), csv.writer(activity_file)
+        activity.writerow(["path", "alignment", "split"])
         table.writerow(["path", "split", "speaker", "text", "phones", "alignment"])
         for split, (count, each) in SPLITS.items():
             for number, speaker in (next(speakers) for _ in range(count)):
@@ -71,6 +82,8 @@ def _write_phones(folder: Path) -> None:
                     text = " ".join(re.findall(r"[A-Z']+", sentence.upper()))
                     phones = " ".join(segment.label for segment in segments if segment.label != PAUSE)
                     table.writerow([path.as_posix(), split, number, text, phones, alignment])
+                    spoken = write_table(folder, Path("activity") / f"{stem}.txt", _activity(segments))
+                    activity.writerow([path.as_posix(), spoken, split])
                     lines.append(f"{stem} {text}\n")
                     words.update(text.split())
                 transcripts = folder / chapter / f"{number}-{2000 + number}.trans.txt"
@@ -109,6 +122,13 @@ def phone_starts(spoken: np.ndarray, phonemes: Sequence[Phoneme]) -> list[tuple[
         before, last = label, phoneme.start
     ends = [*(start for start, _ in starts[1:]), len(spoken)]
     return [part for part, end in zip(starts, ends, strict=True) if part[0] < end]
+
+
+def _activity(segments: Sequence[Segment]) -> list[Segment]:
+    """From the first to the last phone between two pauses, as one segment."""
+    groups = itertools.groupby(segments, key=lambda segment: segment.label == PAUSE)
+    parts = [list(group) for is_pause, group in groups if not is_pause]
+    return [Segment(part[0].start, part[-1].end, "speech") for part in parts]
 
 
 def _longest_silence(wav: np.ndarray) -> tuple[int, int]:

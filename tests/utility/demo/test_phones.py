@@ -82,7 +82,7 @@ def test_times_follow_the_sound_to_the_end_of_every_utterance(corpus):
         late = slice(len(frames) // 2, len(frames) - 20)
         shifts = range(-20, 21)
         fits = [np.corrcoef(level[late], np.roll(vowel, shift)[late])[0, 1] for shift in shifts]
-        assert abs(shifts[int(np.argmax(fits))]) <= 2, row["path"]  # 10 ms
+        assert abs(shifts[int(np.argmax(fits))]) <= 4, row["path"]  # 20 ms
 
 
 def test_pauses_are_quiet_and_the_rest_is_not(corpus):
