@@ -22,7 +22,7 @@ from mynah.utility.errors import UserError
 
 SWEEPS = ("first", "all")
 LR = "optimizer.lr"
-DEFAULT_OPTIONS: tuple[str, ...] = ()
+DEFAULT_OPTIONS: tuple[str, ...] = ("features.cache=disk",)
 """Options of every task before those that are given."""
 
 
