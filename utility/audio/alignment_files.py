@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from mynah.utility.audio.alignment import Segment, segments_at_rate
@@ -89,7 +90,7 @@ def _read_table(path: Path, tier: str) -> list[Placed]:
 
 
 def _read_xlabel(path: Path, tier: str) -> list[Placed]:
-    """ESPS xlabel, as in EmoDB's lablaut: after a header that ends in `#`, lines `end color label remarks`.
+    """ESPS xlabel: after a header that ends in `#`, lines `end color label remarks`.
 
     Remarks begin with + or -, and stand alone where an interval has no label of its own.
     """
@@ -106,6 +107,13 @@ def _read_xlabel(path: Path, tier: str) -> list[Placed]:
         found.append((f"line {number}", start, end, match[2] or ""))
         start = end
     return found
+
+
+def _read_lablaut(path: Path, tier: str) -> list[Placed]:
+    """EmoDB's lablaut: xlabel files whose times are where a label begins (its sibilants are loud after, not before
+    them). What follows the last line has no end, and is left out."""
+    marks = _read_xlabel(path, tier)
+    return [(place, start, following[2], label) for (place, _, start, label), following in pairwise(marks)]
 
 
 def _read_textgrid(path: Path, tier: str) -> list[Placed]:
@@ -139,7 +147,7 @@ def _read_textgrid(path: Path, tier: str) -> list[Placed]:
 
 ALIGNMENT_READERS: dict[str, Callable[[Path, str], list[Placed]]] = {
     ".textgrid": _read_textgrid,
-    ".lablaut": _read_xlabel,
+    ".lablaut": _read_lablaut,
     ".lab": _read_xlabel,
     ".phones": _read_table,
     ".phn": _read_table,

@@ -67,13 +67,22 @@ def test_phones_that_are_numbers_are_the_third_column(tmp_path):
 
 
 def test_xlabel_starts_where_the_line_before_ended_and_drops_remarks_and_blank_labels(tmp_path):
-    (tmp_path / "a.lablaut").write_text(XLABEL)
-    assert read_alignment(tmp_path / "a.lablaut") == [Segment(0.0, 0.25, "HH"), Segment(0.3, 0.5, "AY1")]
+    (tmp_path / "a.lab").write_text(XLABEL)
+    assert read_alignment(tmp_path / "a.lab") == [Segment(0.0, 0.25, "HH"), Segment(0.3, 0.5, "AY1")]
+
+
+def test_emodbs_times_are_where_a_label_begins_and_the_last_has_no_end(tmp_path):
+    (tmp_path / "a.lablaut").write_text(HEADER + " 0.1 -1 HH\n 0.25 -1 AY\n 0.4 -1 \t+sth\n 0.6 -1 N\n 0.7 -1 .\n")
+    assert read_alignment(tmp_path / "a.lablaut") == [
+        Segment(0.1, 0.25, "HH"),
+        Segment(0.25, 0.4, "AY"),
+        Segment(0.6, 0.7, "N"),
+    ]
 
 
 def test_a_file_without_labels_is_an_utterance_of_which_nothing_is_said(tmp_path):
-    (tmp_path / "a.lablaut").write_text("signal a\n#\n 0.5 -1 \t+sth\n")
-    assert read_alignment(tmp_path / "a.lablaut") == []
+    (tmp_path / "a.lab").write_text("signal a\n#\n 0.5 -1 \t+sth\n")
+    assert read_alignment(tmp_path / "a.lab") == []
 
 
 def test_ctm_has_durations_and_confidences_that_may_be_missing(tmp_path):
@@ -109,9 +118,9 @@ def test_a_list_has_a_phone_for_each_10_ms(tmp_path):
         ("a.txt", b" \n\n", r"a\.txt is empty"),
         ("a.txt", "0 0.2 a\n0.2 0.3 \u00e4\n".encode("latin-1"), r"line 2: is not UTF-8"),
         ("a.txt", "0 0.2 a\n".encode("utf-16"), r"line 1: is not UTF-8"),
-        ("a.lablaut", b"0.1 -1 a\n", "expected the header"),
-        ("a.lablaut", b"#\n0.1 -1 a\nnow -1 b\n", r"line 3: expected end color label, got now -1 b"),
-        ("a.lablaut", b"#\n0.2 -1 a\n0.1 -1 b\n", r"line 3: it ends at 0\.1 s, before its start at 0\.2 s"),
+        ("a.lab", b"0.1 -1 a\n", "expected the header"),
+        ("a.lab", b"#\n0.1 -1 a\nnow -1 b\n", r"line 3: expected end color label, got now -1 b"),
+        ("a.lab", b"#\n0.2 -1 a\n0.1 -1 b\n", r"line 3: it ends at 0\.1 s, before its start at 0\.2 s"),
         ("a.textgrid", b"", "is not a TextGrid that can be read"),
         ("a.textgrid", b"\x00\x01\xff\xfe garbage", "is not a TextGrid that can be read"),
     ],
@@ -155,7 +164,7 @@ def test_a_folders_files_are_found_by_stem_and_of_two_the_one_in_the_same_folder
     for place, label in (("x", "X"), ("y", "Y")):
         (tmp_path / place).mkdir()
         (tmp_path / place / "a.txt").write_text(f"0 1 {label}\n")
-    (tmp_path / "b.lablaut").write_text(XLABEL)
+    (tmp_path / "b.lab").write_text(XLABEL)
     (tmp_path / "b.txt").write_text("hello there, a transcript\n")
     index = AlignmentIndex(tmp_path)
     assert index.find("y/a.wav") == [Segment(0.0, 1.0, "Y")]
