@@ -320,7 +320,7 @@ if __name__ == "__main__":
         worker.join()
         compiled = torch.compile(expert.model.encoder, backend="aot_eager")
         states = expert.model.features
-        content = states.stacked(*states(wav[None], torch.tensor([len(wav)])), expert.model.config.features.input)
+        content = states.stacked(states(wav[None], torch.tensor([len(wav)])), expert.model.config.features.input)
         plain = expert.model.encode(content, torch.tensor([content.shape[1]]))[0][-1]
         expert.model.encoder = compiled
         torch.testing.assert_close(expert.model.encode(content, torch.tensor([content.shape[1]]))[0][-1], plain)

@@ -258,7 +258,10 @@ def test_an_unfinished_task_says_what_it_lacks(downstream, tmp_path, code, words
     [
         (["-n", "x", "-u", "aalbert"], "-d NAME is needed"),
         (["-n", "x", "-d", "example"], "-u NAME is needed"),
-        (["-n", "x", "-u", "fbank", "-d", "speaker"], "unknown downstream 'speaker'; available: emotion, example"),
+        (
+            ["-n", "x", "-u", "fbank", "-d", "speaker"],
+            "unknown downstream 'speaker'; available: asr_ctc, emotion, example",
+        ),
         (["-m", "inference"], "needs --input"),
         (["-m", "inference", "--input", "a.wav"], "needs -e DIR_OR_CKPT"),
         (["-m", "evaluate", "-e", "nowhere"], "nowhere: no such checkpoint"),

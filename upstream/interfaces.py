@@ -37,8 +37,9 @@ class Upstream(nn.Module, ABC):
         positions, "last_hidden_state": the last of them, and "lengths": (B,) int64 valid positions.
 
         num_hidden_states: of the hidden states only so many, the first, are needed; None for all.
-        An input gives the same features alone and in any batch: to 1e-5 in float32, of speech for 400 samples (25 ms)
-        or more. (Of two frames normalized over the utterance, the rounding of one is divided by their difference.)
+        An input gives the same features alone and in any batch: to 1e-5 in float32, of speech for 480 samples (30 ms)
+        or more, and to 1e-4 for 400. (Of two or three frames normalized over the utterance, the rounding of one is
+        divided by their difference; how large it is depends on the processor.)
         Raises ValueError for signals of another kind.
         """
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mynah.tables.config import TableConfig, complete, read_table
+from mynah.tables.config import DEFAULT_OPTIONS, TableConfig, complete, read_table
 from mynah.utility.configuration.load import save_config
 from mynah.utility.errors import UserError
 
@@ -14,8 +14,11 @@ def test_options_go_to_their_tasks_the_general_ones_first(config_of):
         vary=["emotion:datarc.fold=1,2"],
     )
     emodb, other = config.tasks
-    assert emodb.options == ["trainer.max_steps=5", "datarc.fold=2"] and emodb.varied == [""]
-    assert other.options == ["trainer.max_steps=5"] and other.varied == ["datarc.fold=1", "datarc.fold=2"]
+    assert emodb.options == [*DEFAULT_OPTIONS, "trainer.max_steps=5", "datarc.fold=2"] and emodb.varied == [""]
+    assert other.options == [*DEFAULT_OPTIONS, "trainer.max_steps=5"] and other.varied == [
+        "datarc.fold=1",
+        "datarc.fold=2",
+    ]
 
 
 def test_a_whole_table_is_a_file_and_the_complete_one_reads_back(tmp_path):
@@ -33,8 +36,8 @@ options: ["emodb:datarc.fold=2"]
     assert [row.label for row in config.upstreams] == ["fbank", "odd"] and config.upstreams[1].config is None
     assert (config.lrs, config.seeds) == ([1e-4, 1e-3], 3)
     assert [column.options for column in config.tasks] == [
-        ["trainer.max_steps=7", "datarc.fold=2"],
-        ["trainer.max_steps=7", "datarc.fold=3"],
+        [*DEFAULT_OPTIONS, "trainer.max_steps=7", "datarc.fold=2"],
+        [*DEFAULT_OPTIONS, "trainer.max_steps=7", "datarc.fold=3"],
     ]
     save_config(config, tmp_path / "again.yaml")
     assert read_table(tmp_path / "again.yaml", {}) == config == complete(config)

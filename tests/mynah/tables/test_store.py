@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from mynah.tables.config import DEFAULT_OPTIONS
 from mynah.tables.plan import cells_of
 from mynah.tables.store import forget_failures, known_table, open_table
 from mynah.utility.errors import UserError
@@ -31,7 +32,7 @@ def test_rows_columns_rates_and_seeds_can_be_added(tmp_path, config_of, caplog):
     [
         (
             {"options": ["datarc.fold=2"]},
-            "task 'emotion' has the options none, not datarc.fold=2; give it another label",
+            "task 'emotion' has the options features.cache=disk, not features.cache=disk datarc.fold=2; give it",
         ),
         ({"upstreams": ["fbank:mel"]}, "upstream 'fbank' has the upstream fbank, not mel"),
         ({"upstreams": ["fbank:fbank@x.yaml"]}, "the configuration none, not x.yaml"),
@@ -51,7 +52,7 @@ def test_what_would_mix_two_tables_is_refused_and_changes_nothing(tmp_path, conf
 def test_options_that_change_no_result_may_change(tmp_path, config_of):
     open_table(tmp_path / "t", config_of(options=["dataloader.num_workers=0"]))
     config = open_table(tmp_path / "t", config_of(options=["dataloader.num_workers=2"])).config
-    assert config.tasks[0].options == ["dataloader.num_workers=2"]
+    assert config.tasks[0].options == [*DEFAULT_OPTIONS, "dataloader.num_workers=2"]
 
 
 def test_another_checkpoint_under_the_same_name_is_refused_and_one_that_is_gone_is_not(tmp_path, config_of):
