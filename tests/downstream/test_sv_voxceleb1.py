@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import math
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -40,7 +41,7 @@ SMALL = [*(f"model.{key}={value}" for key, value in SIZES.items()), "datarc.min_
 
 def write_wav(path: Path, seconds: float = 0.3) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(len(str(path))).uniform(-0.5, 0.5, int(16000 * seconds))
+    noise = np.random.default_rng(zlib.crc32(str(path.parts[-3:]).encode())).uniform(-0.5, 0.5, int(16000 * seconds))
     soundfile.write(path, noise, 16000)
 
 
@@ -66,8 +67,8 @@ def voxceleb1(tmp_path) -> Path:
     return root
 
 
-def build(folder: Path, *overrides: str, **arguments) -> DownstreamExpert:
-    values = [f"datarc.file_path={folder}", *SMALL, *overrides]
+def build(data: Path, *overrides: str, **arguments) -> DownstreamExpert:
+    values = [f"datarc.file_path={data}", *SMALL, *overrides]
     torch.manual_seed(0)
     return DownstreamExpert(
         UPSTREAM, load_config(DownstreamExpert.Config, files=[CONFIG], overrides=values), **arguments
@@ -299,16 +300,17 @@ def test_the_head_gives_cosines_with_the_speakers():
 # -- the task ------------------------------------------------------------------------------------------------
 
 
-def voices(expert: DownstreamExpert, split: str) -> tuple[torch.Tensor, torch.Tensor, list, list[str]]:
-    """Features that a speaker's name decides, with noise; the items of the split."""
+def voices(expert: DownstreamExpert, split: str, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, list, list[str]]:
+    """The items of the split, with noise for features: four means are the speaker's, four the utterance's own."""
     dataset = expert.get_dataset(split)
     paths = [utterance.path for utterance in dataset.speech.utterances]
+    noise = torch.Generator().manual_seed(seed)
     rows = []
     for path in paths:
-        speaker = int(Path(path).parts[-3][1:])
-        noise = torch.randn(30, 8, generator=torch.Generator().manual_seed(len(rows)))
-        rows.append(noise * (0.2 + torch.linspace(0, 3, 8).add(speaker).sin().abs()))
-    return torch.stack(rows), torch.full((len(rows),), 30), dataset.labels, paths
+        speaker = torch.Generator().manual_seed(int(Path(path).parts[-3][1:]))
+        means = torch.cat([torch.randn(4, generator=speaker), 2 * torch.randn(4, generator=noise)])
+        rows.append(means + 0.5 * torch.randn(20, 8, generator=noise))
+    return torch.stack(rows), torch.full((len(rows),), 20), dataset.labels, paths
 
 
 def scored(expert: DownstreamExpert, split: str = "dev") -> tuple[dict, dict]:
@@ -320,18 +322,19 @@ def scored(expert: DownstreamExpert, split: str = "dev") -> tuple[dict, dict]:
 
 
 def test_the_head_learns_to_verify_speakers_it_has_not_heard(tmp_path):
-    root = write_speakers(tmp_path / "data", [f"s{number}" for number in range(24)], 6)
-    expert = build(root, "datarc.dev_fraction=0.2", "model.margin=0.1", "model.embedding_size=16")
+    root = write_speakers(tmp_path / "data", [f"s{number}" for number in range(50)], 4)
+    sizes = ["model.frame_size=24", "model.pooled_size=24", "model.embedding_size=16", "model.margin=0.1"]
+    expert = build(root, *sizes)
     before, _ = scored(expert, "test")
     optimizer = torch.optim.Adam(expert.parameters(), lr=5e-3)
-    features, lengths, labels, paths = voices(expert, "train")
-    for _ in range(150):
+    for step in range(60):
+        features, lengths, labels, paths = voices(expert, "train", seed=step)
         optimizer.zero_grad()
         loss = expert.train()("train", features, lengths, labels, {}, paths)
         loss.backward()
         optimizer.step()
     after, _ = scored(expert, "test")
-    assert after["eer"] < 0.2 and after["eer"] < before["eer"]
+    assert before["eer"] > 0.35 and after["eer"] < 0.25
 
 
 def test_scores_metrics_and_report_agree_with_each_other(tmp_path):
