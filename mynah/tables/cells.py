@@ -46,8 +46,10 @@ class CellState:
 
     @property
     def deviation(self) -> float | None:
-        """The sample standard deviation (n - 1) over seeds; None for less than two."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
+        """The sample standard deviation (n - 1) over seeds; None for less than two, NaN where one is not finite."""
+        if len(self.values) < 2:
+            return None
+        return statistics.stdev(self.values) if all(map(math.isfinite, self.values)) else math.nan
 
     @property
     def num_open(self) -> int:

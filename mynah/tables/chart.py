@@ -1,5 +1,6 @@
 """A table as a picture: grouped bars, a panel for each task, with the deviation over seeds."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,10 +50,11 @@ def _draw_task(panel: "Axes", grid: Grid, column: "TaskColumn", colors: tuple) -
     shortest = longest = 0.0
     for place, row in enumerate(grid.rows):
         state = grid.state(row, column)
-        if state is None or state.status != FINISHED or state.mean is None:
-            panel.text(0, place, f" {state.status if state else 'none'}", va="center", color="0.4", fontsize=8)
+        mean = math.nan if state is None or state.mean is None else scaled(metric.key, state.mean)
+        if state is None or state.status != FINISHED or not math.isfinite(mean):
+            said = "none" if state is None else state.status if state.status != FINISHED else f"{mean}"
+            panel.text(0, place, f" {said}", va="center", color="0.4", fontsize=8)
             continue
-        mean = scaled(metric.key, state.mean)
         spread = scaled(metric.key, state.deviation or 0.0)
         panel.barh(place, mean, height=0.7, color=colors[place % len(colors)], xerr=spread or None, capsize=3)
         text = f"{mean:.{1 if metric.key in RATES else 3}f}"

@@ -5,6 +5,7 @@ inputFormat, corpus, paramShared) and a score for each task under its name there
 percent. (What is uploaded for it are zipped predictions, which their server scores; their web site names the fields.)
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def _entry(grid: Grid, row: Any, names: dict[str, str]) -> dict[str, Any]:
         state, name = grid.state(row, column), names[column.label]
         entry[name] = "-"
         if state is not None and state.status == FINISHED and state.mean is not None:
-            entry[name] = _score(state.metric.key, state.mean)
+            entry[name] = "-" if (score := _score(state.metric.key, state.mean)) is None else score
             if state.deviation is not None:
                 deviations[name] = _score(state.metric.key, state.deviation)
             others[name] = {
@@ -91,5 +92,6 @@ def _entry(grid: Grid, row: Any, names: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _score(key: str, value: float) -> float:
-    return round(scaled(key, value), 6)
+def _score(key: str, value: float) -> float | None:
+    """None for what is not finite, as JSON has no such numbers."""
+    return round(scaled(key, value), 6) if math.isfinite(value) else None

@@ -1,5 +1,6 @@
 """Which learning rate a cell takes, and its mean and deviation, from fabricated results."""
 
+import math
 import statistics
 
 import pytest
@@ -127,3 +128,14 @@ def test_without_learning_rates_no_dev_is_needed(table_of, fabricate):
     assert state_of(one).mean == 0.25
     (run.folder / "metrics.json").write_text('{"test": {"accuracy": 0.')  # a file that was cut off
     assert state_of(one).status == OPEN
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_a_seed_whose_test_is_no_number_makes_mean_and_deviation_none_either(cell, fabricate, odd):
+    one = cell(seeds=2)
+    for lr, dev in zip(RATES, (0.3, 0.2, 0.1), strict=True):
+        fabricate(one.runs(lr, 1)[0], dev, 0.5)
+    fabricate(one.runs(1e-4, 2)[0], 0.3, odd)
+    state = state_of(one)
+    assert state.status == FINISHED and len(state.values) == 2
+    assert not math.isfinite(state.mean) and math.isnan(state.deviation)

@@ -85,6 +85,26 @@ def test_files_are_written_and_read_back(grid, tmp_path):
     assert json.loads((tmp_path / "results.json").read_text()) == superb(grid)
 
 
+@pytest.mark.parametrize("values", [(0.2, float("nan")), (0.2, float("inf")), (float("inf"),)])
+def test_a_value_that_is_no_number_spoils_no_file(table_of, fabricate, tmp_path, values):
+    table = table_of(upstreams=["fbank", "mel"], seeds=len(values))
+    metric = Metric("cer", "min")
+    for cell, own in zip(cells := cells_of(table.config, table.folder), (values, (0.3, 0.5)), strict=True):
+        for seed, value in enumerate(own, start=1):
+            fabricate(cell.runs(None, seed)[0], 0.1, value, "cer")
+    states = [assess(cell, metric, lambda run: run.outcome()) for cell in cells]
+    grid = Grid("t", table.config.upstreams, table.config.tasks, {"emotion": metric}, states)
+    write_tables(grid, tmp_path)
+    write_superb(grid, tmp_path)
+    content = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+    first, second = content["leaderboard"]
+    assert first["emotion_cer"] == "-" and first["deviations"].get("emotion_cer") is None
+    mean = 100 * statistics.mean((0.3, 0.5)[: len(values)])
+    assert second["emotion_cer"] == pytest.approx(mean) and f"**{mean:.2f}" in markdown(grid)
+    with Image.open(draw_chart(grid, tmp_path)) as picture:
+        assert picture.width > 400
+
+
 def test_numbers_are_shown_in_percent_where_they_are_rates():
     assert formatted("accuracy", 0.12347) == "12.35"
     assert formatted("wer", 1.5, 0.1) == "150.00 ± 10.00"
