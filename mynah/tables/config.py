@@ -159,9 +159,7 @@ def complete(config: TableConfig) -> TableConfig:
     for column, label in zip(config.tasks, labels, strict=True):
         options = [*DEFAULT_OPTIONS, *_options_for(label, config.options, labels), *column.options]
         columns.append(
-            column.replace(
-                label=label, options=list(dict.fromkeys(options)), vary=_vary_of(column, label, config, labels)
-            )
+            column.replace(label=label, options=_last_of_each(options), vary=_vary_of(column, label, config, labels))
         )
     for column in columns:
         _check_options(column, config)
@@ -186,6 +184,11 @@ def _options_for(label: str, options: Sequence[str], labels: Sequence[str]) -> l
     for target, _ in targets:
         _check_target(target, labels)
     return [text for wanted in (None, label) for target, text in targets if target == wanted]
+
+
+def _last_of_each(options: Sequence[str]) -> list[str]:
+    """Each text once, where it stands last: of several values of a key the last one counts."""
+    return list(dict.fromkeys(reversed(options)))[::-1]
 
 
 def _check_target(target: str | None, labels: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ HARMLESS = (
     "trainer.log_every_n_steps",
     "dataloader.num_workers",
     "features.cache_gib",
+    "features.disk_gib",
     "checkpoint.",
 )
 """Beginnings of options that may be others for the rest of a table: they change no result."""

@@ -21,6 +21,13 @@ def test_options_go_to_their_tasks_the_general_ones_first(config_of):
     ]
 
 
+def test_the_last_of_several_values_of_a_key_counts(config_of):
+    memory, disk = "features.cache=memory", DEFAULT_OPTIONS[0]
+    config = config_of(tasks=["emodb:emotion", "emotion"], options=[memory, f"emodb:{disk}"])
+    assert [column.options[-1] for column in config.tasks] == [disk, memory]
+    assert complete(config) == config
+
+
 def test_a_whole_table_is_a_file_and_the_complete_one_reads_back(tmp_path):
     text = """
 upstreams:

@@ -49,10 +49,11 @@ def test_what_would_mix_two_tables_is_refused_and_changes_nothing(tmp_path, conf
     assert (tmp_path / "t" / "table.yaml").read_bytes() == before
 
 
-def test_options_that_change_no_result_may_change(tmp_path, config_of):
-    open_table(tmp_path / "t", config_of(options=["dataloader.num_workers=0"]))
-    config = open_table(tmp_path / "t", config_of(options=["dataloader.num_workers=2"])).config
-    assert config.tasks[0].options == [*DEFAULT_OPTIONS, "dataloader.num_workers=2"]
+@pytest.mark.parametrize("key", ["dataloader.num_workers", "features.disk_gib"])
+def test_options_that_change_no_result_may_change(tmp_path, config_of, key):
+    open_table(tmp_path / "t", config_of(options=[f"{key}=1"]))
+    config = open_table(tmp_path / "t", config_of(options=[f"{key}=2"])).config
+    assert config.tasks[0].options == [*DEFAULT_OPTIONS, f"{key}=2"]
 
 
 def test_another_checkpoint_under_the_same_name_is_refused_and_one_that_is_gone_is_not(tmp_path, config_of):
