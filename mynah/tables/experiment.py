@@ -18,6 +18,7 @@ from mynah.tables.plan import OPEN, Run
 from mynah.utility.errors import UserError, is_lack_of_memory
 from mynah.utility.experiments.folder import RANKS
 from mynah.utility.experiments.lock import is_locked, lock_run
+from mynah.utility.experiments.provenance import checkpoint_origin
 
 TAKEN = 75
 """Exit status where another process has the experiment."""
@@ -96,8 +97,24 @@ def _run(run: Run, more: list[str], attempt: Callable[[list[str]], str] | None) 
     _write_to(run.folder / LOG_FILE)
     arguments = [*run.arguments(), *more]
     _pretend(arguments)
-    if reason := (attempt or train_task)(arguments):
+    if reason := _changed_checkpoint(run) or (attempt or train_task)(arguments):
         run.fail(reason)
+
+
+def _changed_checkpoint(run: Run) -> str:
+    """Why a row's checkpoint is not the one that the table was begun with; "" where it is, or where none can be read,
+    of which the experiment itself tells."""
+    row = run.row
+    try:
+        now = (checkpoint_origin(row.checkpoint) or {}).get("sha256")
+    except (UserError, OSError):
+        return ""
+    if row.sha256 is None or now is None or now == row.sha256:
+        return ""
+    return (
+        f"{row.checkpoint} is another checkpoint than when the table was begun (SHA-256 {row.sha256[:12]}..., now "
+        f"{now[:12]}...); put that one back and give --retry, or make a row of another label of this one"
+    )
 
 
 def train_task(arguments: list[str]) -> str:

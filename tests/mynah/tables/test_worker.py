@@ -15,6 +15,7 @@ from mynah.tables.benchmark import notes_on
 from mynah.tables.experiment import execute, is_taken
 from mynah.tables.metrics import Metric
 from mynah.tables.plan import FAILED
+from mynah.tables.store import open_table
 from mynah.tables.worker import Worker
 from mynah.tables.writing import Grid, markdown
 
@@ -148,3 +149,16 @@ def test_an_experiment_is_a_process_that_no_launcher_started(table_of, monkeypat
     left = ("RANK", "SLURM_PROCID", "WORLD_SIZE", "SLURM_NTASKS")
     execute(run, attempt=lambda arguments: " ".join(name for name in left if name in os.environ) or "none is left")
     assert run.outcome().reason == "none is left"
+
+
+def test_no_experiment_begins_with_another_checkpoint_than_its_row_had(tmp_path, config_of):
+    checkpoint = tmp_path / "a.ckpt"
+    checkpoint.write_bytes(b"one")
+    table = open_table(tmp_path / "t", config_of(upstreams=[f"aalbert={checkpoint}"], seeds=2))
+    (cell,) = Worker(table, METRICS).cells
+    run, later = (cell.runs(None, seed)[0] for seed in cell.seeds)
+    execute(run, attempt=lambda arguments: "was tried")
+    checkpoint.write_bytes(b"another")  # the pretraining went on meanwhile
+    execute(later, attempt=lambda arguments: "was tried")
+    assert run.outcome().reason == "was tried"
+    assert "another checkpoint than when the table was begun" in later.outcome().reason
