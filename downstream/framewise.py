@@ -127,10 +127,18 @@ class FrameExpert(SpeechTask):
             results.append({"segments": [{"label": self.labels[label], **rest} for label, rest in runs]})
         return results
 
-    def draw_prediction(self, features: Tensor, lengths: Tensor, signal: Tensor, path: Path) -> None:
+    def draw_prediction(
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        signal: Tensor,
+        path: Path,
+        info: interfaces.SignalInfo | None = None,
+    ) -> None:
         """A spectrogram with the predicted segments below it."""
-        times = self.upstream.grid.times(int(lengths[0])).tolist()
-        [result] = self.predict(features, lengths, [interfaces.SignalInfo(path.name, len(signal), times)])
+        if info is None:
+            info = interfaces.SignalInfo(path.name, len(signal), self.upstream.grid.times(int(lengths[0])).tolist())
+        [result] = self.predict(features, lengths, [info])
         strip = [(one["start"], one["end"], self.indices[one["label"]]) for one in result["segments"]]
         draw_frames([FramePanel(path.stem, signal.cpu().numpy(), {"predicted": strip})], self.labels, path)
 

@@ -251,8 +251,14 @@ class DownstreamExpert(nn.Module, ABC):
         """What `-m inference` adds to a file's result by comparing it with the first file's, of `first_path`."""
         return {}
 
-    def draw_prediction(self, features: Tensor, lengths: Tensor, signal: Tensor, path: Path) -> None:
-        """Draw the prediction for one signal, features: (1, N, D), into the file `path` (`--pictures`)."""
+    def draw_prediction(
+        self, features: Tensor, lengths: Tensor, signal: Tensor, path: Path, info: SignalInfo | None = None
+    ) -> None:
+        """Draw the prediction for one signal, features: (1, N, D), into the file `path` (`--pictures`).
+
+        info: of this signal; its times are seconds from the signal's beginning, wherever in the file that lies, and
+        tell of the windows that it was encoded in. None for a signal that was encoded at once.
+        """
         raise UserError("this task draws no pictures of its predictions; leave --pictures out")
 
     def format_prediction(self, result: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mynah.downstream.features import Featurizer, UpstreamFeatures
 from mynah.downstream.interfaces import DownstreamExpert, FeaturesConfig, SignalInfo, UpstreamInfo
 from mynah.upstream.interfaces import Upstream
+from mynah.utility.audio.files import SAMPLE_RATE
 
 
 class DownstreamModel(nn.Module):
@@ -32,8 +33,9 @@ class DownstreamModel(nn.Module):
         begins with. name, samples: the file's path and length; 0 for what the windows cover.
         """
         self.eval()
-        encoded, counts, signals, times, end = [], [], [], [], 0
+        encoded, counts, signals, times, begin, end = [], [], [], [], None, 0
         for window, start in windows:
+            begin = start if begin is None else begin
             features, count = self.features.encode(window)
             encoded.append(features)
             counts.append(count)
@@ -48,7 +50,9 @@ class DownstreamModel(nn.Module):
             features = (shares[:, None] * features).sum(1, keepdim=True)
         lengths = torch.tensor([features.shape[1]], device=features.device)
         if picture is not None:
-            self.expert.draw_prediction(features, lengths, torch.cat(signals), picture)
+            own_times = [time - (begin or 0) / SAMPLE_RATE for time in times]  # the picture begins with the signal
+            info = SignalInfo(name, end - (begin or 0), own_times)
+            self.expert.draw_prediction(features, lengths, torch.cat(signals), picture, info)
         [result] = self.expert.predict(features, lengths, [SignalInfo(name, samples or end, times)])
         return result
 

@@ -187,7 +187,14 @@ class DownstreamExpert(interfaces.DownstreamExpert):
         lines = [result, *result.get("alternatives", [])]
         return "; ".join(f"{each['caption']} (confidence {100 * each['confidence']:.0f} %)" for each in lines)
 
-    def draw_prediction(self, features: Tensor, lengths: Tensor, signal: Tensor, path: Path) -> None:
+    def draw_prediction(
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        signal: Tensor,
+        path: Path,
+        info: interfaces.SignalInfo | None = None,
+    ) -> None:
         """The clip's frames, its caption, and the attention of each word over the frames, as a PNG."""
         embedded, valid = self.model.embed(features, lengths)
         [[best, *_]] = self._generate(embedded, valid)

@@ -12,8 +12,10 @@ from sklearn.metrics import accuracy_score
 
 from mynah import ROOT
 from mynah.downstream.interfaces import SPLITS, SignalInfo, UpstreamInfo
+from mynah.downstream.model import DownstreamModel, describe_upstream
 from mynah.downstream.phone_linear.dataset import held_out
 from mynah.downstream.phone_linear.expert import DownstreamExpert
+from mynah.plugins import build_upstream, get_plugin
 from mynah.utility.configuration.load import load_config
 from mynah.utility.errors import UserError
 
@@ -182,6 +184,25 @@ def test_rebuilt_expert_needs_no_data_and_draws_what_it_predicts(corpus, tmp_pat
     )
     rebuilt.draw_prediction(features, torch.tensor([48]), torch.zeros(8000), tmp_path / "pictures" / "a.png")
     assert (tmp_path / "pictures" / "a.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("begin", [0, 4000])
+def test_the_picture_of_a_prediction_in_windows_has_its_segments(corpus, tmp_path, monkeypatch, begin):
+    upstream = build_upstream(get_plugin("upstream", "mel"))
+    config = load_config(DownstreamExpert.Config, files=[CONFIG], overrides=at(corpus))
+    model = DownstreamModel(upstream, DownstreamExpert(describe_upstream(upstream), config), config.features, False)
+    drawn = []
+    monkeypatch.setattr("mynah.downstream.framewise.draw_frames", lambda panels, labels, path: drawn.extend(panels))
+    signal = torch.randn(8000, generator=torch.Generator().manual_seed(0))
+    windows = [(part, begin + 500 * index) for index, part in enumerate(signal.split(500))]
+    result = model.predict(windows, "a.wav", begin + 8000, tmp_path / "a.png")
+    labels = model.expert.labels
+    shown = [(labels[label], start, end) for start, end, label in drawn[0].strips["predicted"]]
+    own = [(one["label"], one["start"] - begin / 16000, one["end"] - begin / 16000) for one in result["segments"]]
+    own[0] = (own[0][0], 0.0, own[0][2])  # silence that was cut off is no part of the picture
+    assert len(own) > 3
+    for (label, *times), (expected, *theirs) in zip(shown, own, strict=True):
+        assert label == expected and times == pytest.approx(theirs, abs=2e-4)
 
 
 def test_the_demo_has_its_phones_in_every_split(demo_cache):
