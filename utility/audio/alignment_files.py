@@ -24,7 +24,12 @@ def read_alignment(path: Path, tier: str = "") -> list[Segment]:
     tier: of a TextGrid; "" takes one called phones or phone, or the only one. Segments without a label or of no
     length are left out. Raises UserError, with the line, for anything that cannot be an alignment.
     """
-    read = ALIGNMENT_READERS[path.suffix.lower()]
+    read = ALIGNMENT_READERS.get(path.suffix.lower())
+    if read is None:
+        raise UserError(
+            f"the alignment {path}: the format is told by the name's ending, which must be one of "
+            f"{', '.join(ALIGNMENT_READERS)}; rename or convert it"
+        )
     return ordered_segments(path, read(path, tier))
 
 

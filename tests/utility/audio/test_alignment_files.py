@@ -121,6 +121,8 @@ def test_a_list_has_a_phone_for_each_10_ms(tmp_path):
         ("a.lab", b"0.1 -1 a\n", "expected the header"),
         ("a.lab", b"#\n0.1 -1 a\nnow -1 b\n", r"line 3: expected end color label, got now -1 b"),
         ("a.lab", b"#\n0.2 -1 a\n0.1 -1 b\n", r"line 3: it ends at 0\.1 s, before its start at 0\.2 s"),
+        ("a.csv", b"0,0.2,a\n", r"a\.csv: the format is told by the name's ending, which must be one of \.textgrid"),
+        ("a", b"0 0.2 a\n", "the format is told by the name's ending"),
         ("a.textgrid", b"", "is not a TextGrid that can be read"),
         ("a.textgrid", b"\x00\x01\xff\xfe garbage", "is not a TextGrid that can be read"),
     ],
