@@ -6,7 +6,7 @@ from praatio.data_classes.interval_tier import IntervalTier
 from praatio.data_classes.point_tier import PointTier
 
 from mynah.utility.audio.alignment import Segment
-from mynah.utility.audio.alignment_files import read_alignment, read_corpus_alignments
+from mynah.utility.audio.alignment_files import read_alignment, read_corpus_alignments, read_lines
 from mynah.utility.audio.alignment_index import AlignmentIndex
 from mynah.utility.errors import UserError
 
@@ -132,6 +132,11 @@ def test_what_is_wrong_is_told_in_one_line_with_its_place(tmp_path, name, conten
     with pytest.raises(UserError, match=message) as error:
         read_alignment(tmp_path / name)
     assert "\n" not in str(error.value)
+
+
+def test_a_list_that_is_missing_is_not_called_an_alignment(tmp_path):
+    with pytest.raises(UserError, match=rf"^{tmp_path}/train_split\.txt cannot be read: No such file"):
+        read_lines(tmp_path / "train_split.txt")
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.95])
