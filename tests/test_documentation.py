@@ -22,7 +22,7 @@ def shown_commands(text: str) -> list[tuple[str, list[str]]]:
     for line in text.replace("\\\n", " ").splitlines():
         begins = re.match(r"(    |\$ )?(python|mynah|torchrun|srun) ", line)
         match = PROGRAM.search(line) if begins else None
-        if match and (match[1] or match[2]) in COMMANDS:
+        if match and (match[1] or match[2]) in COMMANDS and "$" not in line[match.end() :]:  # variables of a loop
             words = shlex.split(line[match.end() :], comments=True)
             found.append((match[1] or match[2], [word for word in words if word != "..."]))
     return found
