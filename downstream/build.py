@@ -9,7 +9,7 @@ from typing import Any
 from mynah.downstream.interfaces import DownstreamConfig, DownstreamExpert
 from mynah.downstream.model import DownstreamModel, describe_upstream
 from mynah.plugins import Plugin, build_upstream, get_plugin, import_plugin
-from mynah.utility.configuration.load import from_plain, load_config
+from mynah.utility.configuration.load import from_plain, load_recipe
 from mynah.utility.configuration.recipes import find_recipe
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import METADATA, load_weights, locate_checkpoint, read_checkpoint
@@ -81,7 +81,6 @@ def build_new(options: TaskOptions, experiment: Experiment) -> Task:
             f"{expert_class.modality}; choose another of them (see --list)"
         )
     if not expert_class.has_data(config):
-        config = _configure(options, plugin, expert_class, demo=True)
         log.info("no data configured (datarc.file_path): this is the demo recipe, on data made for it")
         expert_class.use_demo_data(config)
     torch.manual_seed(config.seed)
@@ -170,10 +169,8 @@ def import_expert(plugin: Plugin) -> type[DownstreamExpert]:
     return expert_class
 
 
-def _configure(
-    options: TaskOptions, plugin: Plugin, expert_class: type[DownstreamExpert], demo: bool = False
-) -> DownstreamConfig:
-    """-c, a file or recipe, or the task's YAML, then -o, then -s and -l."""
+def _configure(options: TaskOptions, plugin: Plugin, expert_class: type[DownstreamExpert]) -> DownstreamConfig:
+    """-c, a file or recipe, or the task's YAML, then -o, then -s and -l; the demo recipe where they name no data."""
     overrides = list(options.overrides)
     if options.selection:
         overrides.append(f"features.selection={options.selection}")
@@ -181,8 +178,10 @@ def _configure(
             overrides.append("features.layer=null")
     if options.layer is not None:
         overrides.append(f"features.layer={options.layer}")
-    file, is_demo = find_recipe(options.config, plugin.folder / "config.yaml")
-    return load_config(expert_class.Config, files=[file], overrides=overrides, demo=demo or is_demo)
+    file, demo = find_recipe(options.config, plugin.folder / "config.yaml")
+    return load_recipe(
+        expert_class.Config, files=[file], overrides=overrides, has_data=expert_class.has_data, demo=demo
+    )
 
 
 def _upstream_options(options: TaskOptions) -> dict[str, Any]:

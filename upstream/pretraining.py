@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from mynah.plugins import get_plugin, import_plugin
-from mynah.utility.configuration.load import from_plain, load_config, save_config, to_plain
+from mynah.utility.configuration.load import from_plain, load_recipe, save_config, to_plain
 from mynah.utility.configuration.recipes import DEMO, find_recipe, recipes_beside
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import METADATA, load_weights, read_checkpoint
@@ -129,9 +129,8 @@ def _configure_from_files(options: PretrainOptions, base: Path, schema: type) ->
     """-c, a file or recipe, or `base`, then -g, then -o; the demo recipe where they name no data."""
     file, demo = find_recipe(options.config, base)
     files = [file] + ([options.model_config] if options.model_config else [])
-    config = load_config(schema, files=files, overrides=options.overrides, demo=demo)
+    config = load_recipe(schema, files=files, overrides=options.overrides, has_data=schema.has_data, demo=demo)
     if not config.has_data():
-        config = load_config(schema, files=files, overrides=options.overrides, demo=True)
         log.info("no data configured (datarc.file_path): this is the demo recipe, on %s", schema.demo_data)
         config.use_demo_data()
     return config

@@ -11,6 +11,7 @@ from mynah.downstream import sequence
 from mynah.downstream.speech import Corpus
 from mynah.downstream.transcripts import TranscriptDataConfig, read_transcripts, without_unknown
 from mynah.utility.configuration.sections import Section, one_of
+from mynah.utility.data.tables import is_table, read_manifest
 from mynah.utility.demo.phones import demo_phones
 from mynah.utility.errors import UserError
 
@@ -74,6 +75,11 @@ class DownstreamExpert(sequence.SequenceExpert):
             raise UserError(
                 f"{data.file_path}: words become phones by a lexicon; give one as datarc.lexicon (LibriSpeech's is "
                 "https://www.openslr.org/resources/11/librispeech-lexicon.txt)"
+            )
+        elif is_table(data.file_path) and "phones" not in read_manifest(data.file_path)[0]:
+            raise UserError(
+                f"{data.file_path} has no column phones; add it, or give datarc.lexicon, by which the words of the "
+                "column text become phones"
             )
         else:
             corpus = read_transcripts(self, column="phones")

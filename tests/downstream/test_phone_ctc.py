@@ -136,6 +136,13 @@ def test_librispeech_without_a_lexicon_is_told(librispeech):
         build(librispeech, "datarc.lexicon=gone.txt")
 
 
+def test_a_table_of_texts_without_a_lexicon_is_told_of_both_ways(librispeech):
+    table = librispeech / "texts.csv"
+    table.write_text("path,split,text\na.wav,train,CAT\n")
+    with pytest.raises(UserError, match=r"texts\.csv has no column phones; add it, or give datarc\.lexicon"):
+        build(librispeech, f"datarc.file_path={table}", "datarc.lexicon=")
+
+
 def test_the_recipe_is_that_of_superb():
     config = load_config(DownstreamExpert.Config, files=[CONFIG])
     trainer, loader = config.trainer, config.dataloader

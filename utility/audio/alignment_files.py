@@ -24,7 +24,12 @@ def read_alignment(path: Path, tier: str = "") -> list[Segment]:
     tier: of a TextGrid; "" takes one called phones or phone, or the only one. Segments without a label or of no
     length are left out. Raises UserError, with the line, for anything that cannot be an alignment.
     """
-    read = ALIGNMENT_READERS[path.suffix.lower()]
+    read = ALIGNMENT_READERS.get(path.suffix.lower())
+    if read is None:
+        raise UserError(
+            f"the alignment {path}: the format is told by the name's ending, which must be one of "
+            f"{', '.join(ALIGNMENT_READERS)}; rename or convert it"
+        )
     return ordered_segments(path, read(path, tier))
 
 
@@ -61,13 +66,13 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise UserError(f"the alignment {path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}; check the path") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(f"{path}, line {line}: is not UTF-8 text; save the file in UTF-8") from error
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not lines:
-        raise UserError(f"the alignment {path} is empty")
+        raise UserError(f"{path} is empty")
     return lines
 
 

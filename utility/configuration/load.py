@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,6 +48,36 @@ def load_config(
             f"no data configured, and {', '.join(_display(Path(file)) for file in files)} has no section demo with a "
             "recipe of minutes; give datarc.file_path, or add the section"
         )
+    return config
+
+
+def load_recipe(
+    schema: type[Schema],
+    *,
+    files: Sequence[Path],
+    overrides: Sequence[str],
+    has_data: Callable[[Any], bool],
+    demo: bool = False,
+) -> Schema:
+    """As load_config, with the demo recipe where the configuration names no data.
+
+    An override that only the demo recipe allows (it accumulates no batches, say) is not refused where that one runs.
+    """
+    if demo:
+        return load_config(schema, files=files, overrides=overrides, demo=True)
+    refused = None
+    try:
+        config = load_config(schema, files=files, overrides=overrides)
+        if has_data(config):
+            return config
+    except UserError as error:
+        refused = error
+    try:
+        config = load_config(schema, files=files, overrides=overrides, demo=True)
+    except UserError as error:
+        raise refused or error from None
+    if refused is not None and has_data(config):
+        raise refused
     return config
 
 

@@ -74,6 +74,7 @@ def _draw_most_frequent(axes: "Axes", edits: Counter[tuple[str, str, str]], kind
     axes.barh(places, [count for _, count in top], color=[COLORS[kind] for (kind, _, _), _ in top])
     axes.set_yticks(places, [f"{_shown(meant)} \N{RIGHTWARDS ARROW} {_shown(said)}" for (_, meant, said), _ in top])
     axes.invert_yaxis()
+    axes.set_xlim(0, None if top else 1)  # of an empty panel the counts would begin below zero
     axes.tick_params(axis="y", labelsize=8)
     axes.set(xlabel=f"times (the {SHOWN} most frequent)", title=f"{sum(own.values())} {what}")
 

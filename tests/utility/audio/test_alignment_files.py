@@ -6,7 +6,7 @@ from praatio.data_classes.interval_tier import IntervalTier
 from praatio.data_classes.point_tier import PointTier
 
 from mynah.utility.audio.alignment import Segment
-from mynah.utility.audio.alignment_files import read_alignment, read_corpus_alignments
+from mynah.utility.audio.alignment_files import read_alignment, read_corpus_alignments, read_lines
 from mynah.utility.audio.alignment_index import AlignmentIndex
 from mynah.utility.errors import UserError
 
@@ -121,6 +121,8 @@ def test_a_list_has_a_phone_for_each_10_ms(tmp_path):
         ("a.lab", b"0.1 -1 a\n", "expected the header"),
         ("a.lab", b"#\n0.1 -1 a\nnow -1 b\n", r"line 3: expected end color label, got now -1 b"),
         ("a.lab", b"#\n0.2 -1 a\n0.1 -1 b\n", r"line 3: it ends at 0\.1 s, before its start at 0\.2 s"),
+        ("a.csv", b"0,0.2,a\n", r"a\.csv: the format is told by the name's ending, which must be one of \.textgrid"),
+        ("a", b"0 0.2 a\n", "the format is told by the name's ending"),
         ("a.textgrid", b"", "is not a TextGrid that can be read"),
         ("a.textgrid", b"\x00\x01\xff\xfe garbage", "is not a TextGrid that can be read"),
     ],
@@ -130,6 +132,11 @@ def test_what_is_wrong_is_told_in_one_line_with_its_place(tmp_path, name, conten
     with pytest.raises(UserError, match=message) as error:
         read_alignment(tmp_path / name)
     assert "\n" not in str(error.value)
+
+
+def test_a_list_that_is_missing_is_not_called_an_alignment(tmp_path):
+    with pytest.raises(UserError, match=rf"^{tmp_path}/train_split\.txt cannot be read: No such file"):
+        read_lines(tmp_path / "train_split.txt")
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.95])

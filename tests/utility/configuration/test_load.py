@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field
 
 from mynah import ROOT
-from mynah.utility.configuration.load import from_plain, load_config, save_config, to_plain
+from mynah.utility.configuration.load import from_plain, load_config, load_recipe, save_config, to_plain
 from mynah.utility.configuration.problems import validate
 from mynah.utility.configuration.sections import Section, one_of, rules
 from mynah.utility.errors import UserError
@@ -442,6 +442,33 @@ class Bounds(Section):
 )
 def test_bounds_choices_and_rules_are_told_in_words(given, problems):
     assert validate(Bounds, given)[1] == problems
+
+
+class Steps(Section):
+    data: str = ""
+    every: int = 8
+    accumulate: int = 4
+
+    @rules
+    def _whole_steps(self):
+        if self.every % self.accumulate:
+            yield f"every: must be a multiple of {self.accumulate}"
+
+
+def test_an_override_that_only_the_demo_allows_is_refused_only_where_there_is_data(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("every: 8\ndemo: {accumulate: 1}\n")
+
+    def load(*overrides):
+        return load_recipe(Steps, files=[file], overrides=overrides, has_data=lambda config: bool(config.data))
+
+    assert (load("every=10").every, load("every=10").accumulate) == (10, 1)
+    assert load("data=x").accumulate == 4
+    for wrong in (["every=10", "data=x"], ["every=10", "accumulate=3"]):
+        with pytest.raises(UserError, match="every: must be a multiple of"):
+            load(*wrong)
+    with pytest.raises(UserError, match="evry: unknown key"):
+        load("evry=10")
 
 
 def test_a_section_is_checked_when_it_is_built_or_changed_in_python():
