@@ -20,7 +20,7 @@ from mynah.tables.store import Table, forget_failures, known_table, open_table
 from mynah.tables.superb import JSON, write_superb
 from mynah.tables.worker import Worker
 from mynah.tables.writing import CSV, MARKDOWN, Grid, write_tables
-from mynah.utility.configuration.load import load_config, to_plain
+from mynah.utility.configuration.load import load_recipe, to_plain
 from mynah.utility.errors import UserError
 
 RESULTS = (MARKDOWN, CSV, JSON, PICTURE)
@@ -156,7 +156,7 @@ def _check_task(column: TaskColumn, config: TableConfig, plugin_paths: Sequence[
     file = Path(column.config) if column.config else plugin.folder / "config.yaml"
     for varied in column.varied:
         options = [*column.options, *([varied] if varied else []), *(f"{LR}={lr!r}" for lr in config.lrs[:1])]
-        load_config(expert.Config, files=[file], overrides=options)
+        load_recipe(expert.Config, files=[file], overrides=options, has_data=expert.has_data)
     return _metric(expert)
 
 
