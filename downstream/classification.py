@@ -13,7 +13,6 @@ from mynah.downstream import interfaces
 from mynah.downstream.speech import Corpus, SpeechTask, SpeechTaskConfig
 from mynah.utility.audio.corpus import Utterance
 from mynah.utility.configuration.sections import Section, one_of
-from mynah.utility.errors import UserError
 from mynah.utility.evaluation.classification import (
     classification_metrics,
     likeliest,
@@ -70,9 +69,7 @@ class ClassificationExpert(SpeechTask):
     ):
         super().__init__(upstream, config, state, folder)
         self.labels = self.label_names(self.corpus) if state is None else list(state[self.names])
-        if len(self.labels) < 2:
-            found = ", ".join(self.labels) or "none"
-            raise UserError(f"{config.datarc.file_path}: at least two labels are needed to tell apart, found {found}")
+        self.check_labels(self.labels)
         self.model = Classifier(upstream.feature_size, len(self.labels), config.model)
 
     @property

@@ -13,7 +13,6 @@ from mynah.downstream import interfaces
 from mynah.downstream.speech import Corpus, SpeechTask
 from mynah.utility.audio.alignment import IGNORED, FrameLabels, Segment
 from mynah.utility.audio.files import UnreadableAudio, read_audio
-from mynah.utility.errors import UserError
 from mynah.utility.evaluation.confusion import draw_confusion
 from mynah.utility.evaluation.frame_pictures import FramePanel, draw_frames
 from mynah.utility.evaluation.frames import (
@@ -44,9 +43,7 @@ class FrameExpert(SpeechTask):
     ):
         super().__init__(upstream, config, state, folder)
         self.labels = self.label_names(self.corpus) if state is None else list(state["labels"])
-        if len(self.labels) < 2:
-            found = ", ".join(self.labels) or "none"
-            raise UserError(f"{config.datarc.file_path}: at least two labels are needed to tell apart, found {found}")
+        self.check_labels(self.labels)
         self.indices = {label: index for index, label in enumerate(self.labels)}
         self.at_crop = FrameLabels(upstream.grid, IGNORED if self.outside is None else self.indices[self.outside])
         self.model = self.build_head(upstream.feature_size, len(self.labels))

@@ -1,7 +1,7 @@
 """Tasks on speech files: their data section, their table, and the datasets of their splits."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,13 @@ class SpeechTask(DownstreamExpert):
         Raises LookupError, with its name, for one that the task does not know.
         """
         return target
+
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """Raise UserError where there are not two labels to tell apart."""
+        if len(labels) < 2:
+            found = ", ".join(labels) or "none"
+            place = self.config.datarc.file_path
+            raise UserError(f"{place}: at least two labels are needed to tell apart, found {found}")
 
     @cached_property
     def corpus(self) -> Corpus:

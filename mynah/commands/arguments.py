@@ -84,6 +84,13 @@ def build_parser(program: str, description: str, examples: str, experiment_root:
     )
     config.add_argument("--seed", type=int, help="instead of the configuration's seed")
 
+    add_machine_options(parser)
+    parser.set_defaults(program=program)
+    return parser
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every program that trains: the device, and folders of plugins."""
     machine = parser.add_argument_group("machine and plugins")
     machine.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     machine.add_argument(
@@ -96,8 +103,6 @@ def build_parser(program: str, description: str, examples: str, experiment_root:
         help="a folder with upstream/ or downstream/ plugins of your own; may be given several times; "
         "the environment variable MYNAH_PLUGIN_PATH adds others",
     )
-    parser.set_defaults(program=program)
-    return parser
 
 
 def parse_flag(text: str) -> bool:

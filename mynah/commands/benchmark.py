@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from mynah.commands.arguments import run_command
+from mynah.commands.arguments import add_machine_options, run_command
 from mynah.plugins import describe_plugins
 from mynah.utility.errors import UserError
 from mynah.utility.training.allocator import keep_freed_memory
@@ -106,17 +106,7 @@ def parse_arguments(program: str = "mynah benchmark", arguments: list[str] | Non
     )
     training.add_argument("--retry", action="store_true", help="try again what failed")
 
-    machine = parser.add_argument_group("machine and plugins")
-    machine.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    machine.add_argument(
-        "--plugin-path",
-        dest="plugin_paths",
-        metavar="DIR",
-        type=Path,
-        action="append",
-        default=[],
-        help="a folder with upstream/ or downstream/ plugins of your own; may be given several times",
-    )
+    add_machine_options(parser)
     parser.set_defaults(program=program)
     return parser.parse_args(arguments)
 
