@@ -27,12 +27,16 @@ from mynah.utility.training.optimization import build_optimizer, decay_groups
 def main() -> None:
     parser = build_parser(__doc__, steps=5, upstream="aalbert")
     add_batch_options(parser, batch_size=12)
+    parser.add_argument("--compile", action="store_true", help="the encoder by torch.compile")
     arguments = prepare(parser)
     folder = REPOSITORY / "upstream" / arguments.upstream
     config = load_config(AcousticPretrainConfig, files=[folder / "pretrain_config.yaml"])
     model = load_upstream(arguments.upstream).model.to(arguments.device).train()
+    if arguments.compile:
+        model.encoder.compile()
     step = Step(model, config, arguments)
     what = f"{arguments.upstream}, {arguments.batch_size} x {arguments.seconds:g} s, {arguments.precision}"
+    what += ", compiled" if arguments.compile else ""
     report = Report(arguments)
     report.measure(what, step, arguments.batch_size * arguments.seconds)
     report.print()

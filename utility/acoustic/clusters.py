@@ -92,10 +92,10 @@ class Clusters(Objective):
         return torch.cat(rows) if rows else torch.empty(0, self.centroids.shape[1])
 
     def vectors(self, features: StackedFeatures, heard: Heard, chosen: Tensor) -> Tensor:
-        """What is clustered, at the positions that chosen: (B, N) bool names: (M, D) float32."""
+        """What is clustered, at the positions chosen: (M,) int64 of the batch's B * N: (M, D) float32."""
         if self.teacher is None:
             return features.at(heard, self.config.feature, chosen)
-        return self.teacher(heard.wavs, heard.lengths)[chosen].float()
+        return self.teacher(heard.wavs, heard.lengths).flatten(0, 1)[chosen].float()
 
     def assign(self, vectors: Tensor) -> Tensor:
         """vectors: (M, D) float32 -> (M,) int64, the nearest centroid of each, argmin_k |x - c_k|^2."""
@@ -103,8 +103,8 @@ class Clusters(Objective):
             centroids = self.centroids.float()
             return (centroids.square().sum(1) / 2 - vectors @ centroids.T).argmin(1)
 
-    def targets(self, features: StackedFeatures, heard: Heard, target: Tensor) -> Tensor:
-        return self.assign(self.vectors(features, heard, target))
+    def targets(self, features: StackedFeatures, heard: Heard, chosen: Tensor) -> Tensor:
+        return self.assign(self.vectors(features, heard, chosen))
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.output(hidden)
@@ -143,9 +143,8 @@ class Clusters(Objective):
         }
 
     def _all_of(self, features: StackedFeatures, heard: Heard) -> Tensor:
-        """(1, N) bool: every position of a single utterance."""
-        count = int(features.positions.count(heard.lengths[0]))
-        return torch.ones(1, count, dtype=torch.bool, device=heard.wavs.device)
+        """(N,) int64: every position of a single utterance."""
+        return torch.arange(int(features.positions.count(heard.lengths[0])), device=heard.wavs.device)
 
 
 def kmeans(vectors: np.ndarray, num_clusters: int) -> np.ndarray:

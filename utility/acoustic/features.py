@@ -169,12 +169,14 @@ class StackedFeatures(nn.Module):
         return self._stack(zero_padding(x, heard.frames))
 
     def at(self, heard: Heard, feature: FeatureConfig, chosen: Tensor) -> Tensor:
-        """The feature at the positions that chosen: (B, N) bool names: (M, size); the rest is never normalized."""
+        """The feature at the positions chosen: (M,) int64 of the batch's B * N, row after row: (M, size); the rest is
+        never normalized."""
         x = self._unnormalized(heard, feature)
-        values = self._stack(x)[chosen]
+        stacked = self._stack(x)
+        values = stacked.flatten(0, 1)[chosen]
         if feature.cmvn == "utterance":
             mean, deviation = utterance_statistics(x, heard.frames)
-            row = chosen.nonzero()[:, 0]
+            row = chosen // stacked.shape[1]
             values = values.sub_(mean[row]).div_(deviation[row] + CMVN_FLOOR)
         elif feature.cmvn == "corpus":
             values = self.statistics[_name(feature)](values)

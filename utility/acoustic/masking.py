@@ -74,6 +74,15 @@ class MaskPlan:
     """(N,) or (B, N) int64: the position whose content is shown here; its own, another's, or ZEROED."""
     band: Tensor
     """(2,) or (B, 2) int64: first input bin that is zeroed, and the first after it; equal for none."""
+    chosen: Tensor | None = None
+    """(M,) int64: where `target` is true, in its flattened order. It is found before the plan goes to a GPU, which
+    would have to be waited for to tell how many there are."""
+    whole: bool | None = None
+    """Whether no position of a batch is padding; None: not known."""
+
+    def __post_init__(self) -> None:
+        if self.chosen is None:
+            self.chosen = self.target.flatten().nonzero()[:, 0]
 
     @property
     def zeroed(self) -> Tensor:
@@ -81,7 +90,13 @@ class MaskPlan:
         return self.source == ZEROED
 
     def to(self, device: torch.device) -> "MaskPlan":
-        return MaskPlan(*(part.to(device, non_blocking=True) for part in (self.target, self.source, self.band)))
+        parts = (self.target, self.source, self.band, self.chosen)
+        return MaskPlan(*(part.to(device, non_blocking=True) for part in parts), self.whole)
+
+    def pin_memory(self) -> "MaskPlan":
+        """For the loader: the copies to a GPU are asynchronous from pinned memory alone."""
+        parts = (self.target, self.source, self.band, self.chosen)
+        return MaskPlan(*(part.pin_memory() for part in parts), self.whole)
 
     def show(self, x: Tensor) -> Tensor:
         """x: (B, N, S, D) true content, S frames a position -> what the model is shown, the same shape."""
@@ -123,6 +138,7 @@ def batch_mask_plans(plans: Sequence[MaskPlan]) -> MaskPlan:
         target=pad_sequence([plan.target for plan in plans], batch_first=True),
         source=pad_sequence([plan.source for plan in plans], batch_first=True, padding_value=ZEROED),
         band=torch.stack([plan.band for plan in plans]),
+        whole=len({len(plan.target) for plan in plans}) == 1,
     )
 
 

@@ -51,10 +51,10 @@ class AcousticModel(AcousticTrunk):
         with torch.no_grad():
             heard = self.features(wavs, lengths)
             content = self.features.stacked(heard, self.config.features.input)
-            targets = self.objective.targets(self.features, heard, plan.target)
+            targets = self.objective.targets(self.features, heard, plan.chosen)
             del heard
         states, _, _ = self.encode(content, self.positions.count(lengths), plan)
-        return self.objective(states[-1][plan.target]), targets
+        return self.objective(states[-1].flatten(0, 1)[plan.chosen]), targets
 
     def loss(self, wavs: Tensor, lengths: Tensor, plan: MaskPlan, num_masked: Tensor | None = None) -> Tensor:
         """The objective's () loss; `predict` says what the arguments are.

@@ -18,11 +18,11 @@ class Objective(nn.Module, ABC):
     (cluster centres, say) are saved with it. In a step, in this order:
 
         heard = features(wavs, lengths)
-        truth = objective.targets(features, heard, target)             # without gradients
+        truth = objective.targets(features, heard, chosen)             # without gradients
         loss = objective.loss(objective(hidden), truth, num_masked)    # hidden: of the masked positions only
 
-    features: the model's `StackedFeatures`; heard: what it returned for the batch; target: (B, N) bool, the M masked
-    positions of the batch. Predictions and targets are any tensors, or mappings of tensors, of M rows.
+    features: the model's `StackedFeatures`; heard: what it returned for the batch; chosen: (M,) int64, the masked
+    positions of the batch among its B * N, row after row. Predictions and targets are any tensors, or mappings of tensors, of M rows.
     """
 
     Config: ClassVar[type[Section]]
@@ -53,7 +53,7 @@ class Objective(nn.Module, ABC):
         """
 
     @abstractmethod
-    def targets(self, features: StackedFeatures, heard: Heard, target: Tensor) -> Any:
+    def targets(self, features: StackedFeatures, heard: Heard, chosen: Tensor) -> Any:
         """What is to be predicted at the masked positions."""
 
     @abstractmethod

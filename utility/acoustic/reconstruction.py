@@ -45,8 +45,8 @@ class Reconstruction(Objective):
         for index, target in enumerate(config.targets):
             yield features.refusal(f"targets[{index}].feature", target.feature)
 
-    def targets(self, features: StackedFeatures, heard: Heard, target: Tensor) -> dict[str, Tensor]:
-        return {one.feature: features.at(heard, one, target) for one in self.config.targets}
+    def targets(self, features: StackedFeatures, heard: Heard, chosen: Tensor) -> dict[str, Tensor]:
+        return {one.feature: features.at(heard, one, chosen) for one in self.config.targets}
 
     def forward(self, hidden: Tensor) -> dict[str, Tensor]:
         return {feature: head(hidden) for feature, head in self.heads.items()}

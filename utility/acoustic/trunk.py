@@ -84,7 +84,7 @@ class AcousticTrunk(nn.Module):
         x = x + sinusoid_positions(x.shape[1], x.shape[2], x.device).to(dtype)
         x = self.input_dropout(self.input_norm(x))
         valid = lengths_to_mask(attended, x.shape[1])
-        whole = not torch.compiler.is_exporting() and bool(valid.all())  # a graph cannot ask its data
+        whole = self._is_whole(plan, parts, valid)
         states, attentions = self.encoder(x, None if whole else valid, return_attentions, num_layers=num_layers)
         if parts is not None:
             states = tuple(regroup(state, parts, positions) for state in states)
@@ -100,6 +100,14 @@ class AcousticTrunk(nn.Module):
             torch._check(longest <= limit, lambda: f"the graph takes at most {limit} positions")
             return None
         return None if longest <= limit else equal_parts(positions, limit)
+
+    def _is_whole(self, plan: MaskPlan | None, parts: Tensor | None, valid: Tensor) -> bool:
+        """Whether every position is attended to; a GPU is asked, and waited for, only where the plan does not say."""
+        if torch.compiler.is_exporting():  # a graph cannot ask its data
+            return False
+        if plan is None or plan.whole is None or parts is not None or self.config.model.ignore_blank_positions:
+            return bool(valid.all())
+        return plan.whole
 
     def _attended(self, content: Tensor, positions: Tensor, parts: Tensor | None) -> Tensor:
         """How many positions of each input, or part of one, may be attended to, from its first: (B,) or (P,).

@@ -233,3 +233,14 @@ def test_the_recipes_are_possible():
         {"zero_probability": 0.8, "replace_probability": 0.1, "mask_consecutive_max": 7},
     ):
         assert not validate(MaskingConfig, recipe)[1]
+
+
+def test_a_plan_knows_its_masked_positions_and_whether_something_is_padding():
+    config = MaskingConfig(mask_proportion=0.3, mask_consecutive_max=4)
+    plans = [draw_mask_plan(count, 4, config, np.random.default_rng(count)) for count in (9, 20, 20)]
+    batch, equal = batch_mask_plans(plans), batch_mask_plans(plans[1:])
+    values = torch.randn(3, 20, 2)
+    assert torch.equal(values.flatten(0, 1)[batch.chosen], values[batch.target])
+    assert (batch.whole, equal.whole) == (False, True)
+    moved = equal.to(torch.device("cpu"))
+    assert torch.equal(moved.chosen, equal.chosen) and moved.whole

@@ -60,8 +60,8 @@ class Loudness(Objective):
             values.append(features.stacked(heard, self.mel).mean((2, 3)).flatten())
         self.median.copy_(torch.cat(values).median())
 
-    def targets(self, features, heard, target):
-        return features.at(heard, self.mel, target).mean(1) > self.median
+    def targets(self, features, heard, chosen):
+        return features.at(heard, self.mel, chosen).mean(1) > self.median
 
     def forward(self, hidden):
         return self.output(hidden)[:, 0]
