@@ -8,7 +8,7 @@ A plan is drawn on the data side from that utterance's own random generator, so 
 utterance lands in, nor on the number of processes, nor on where a run was resumed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -74,15 +74,16 @@ class MaskPlan:
     """(N,) or (B, N) int64: the position whose content is shown here; its own, another's, or ZEROED."""
     band: Tensor
     """(2,) or (B, 2) int64: first input bin that is zeroed, and the first after it; equal for none."""
-    chosen: Tensor | None = None
-    """(M,) int64: where `target` is true, in its flattened order. It is found before the plan goes to a GPU, which
-    would have to be waited for to tell how many there are."""
+    found: Tensor | None = None
+    """`chosen`, of a batch: found before it goes to a GPU, which would have to be waited for to tell how many there
+    are. None: not looked for yet."""
     whole: bool | None = None
     """Whether no position of a batch is padding; None: not known."""
 
-    def __post_init__(self) -> None:
-        if self.chosen is None:
-            self.chosen = self.target.flatten().nonzero()[:, 0]
+    @property
+    def chosen(self) -> Tensor:
+        """(M,) int64: where `target` is true, in its flattened order."""
+        return self.target.flatten().nonzero()[:, 0] if self.found is None else self.found
 
     @property
     def zeroed(self) -> Tensor:
@@ -90,13 +91,15 @@ class MaskPlan:
         return self.source == ZEROED
 
     def to(self, device: torch.device) -> "MaskPlan":
-        parts = (self.target, self.source, self.band, self.chosen)
-        return MaskPlan(*(part.to(device, non_blocking=True) for part in parts), self.whole)
+        return self._with(lambda part: part.to(device, non_blocking=True))
 
     def pin_memory(self) -> "MaskPlan":
         """For the loader: the copies to a GPU are asynchronous from pinned memory alone."""
+        return self._with(lambda part: part.pin_memory())
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> "MaskPlan":
         parts = (self.target, self.source, self.band, self.chosen)
-        return MaskPlan(*(part.pin_memory() for part in parts), self.whole)
+        return MaskPlan(*(change(part) for part in parts), self.whole)
 
     def show(self, x: Tensor) -> Tensor:
         """x: (B, N, S, D) true content, S frames a position -> what the model is shown, the same shape."""
@@ -134,10 +137,12 @@ def draw_mask_plan(
 
 def batch_mask_plans(plans: Sequence[MaskPlan]) -> MaskPlan:
     """Plans of utterances of different lengths -> one padded plan; padding is no target and shows zero."""
+    target = pad_sequence([plan.target for plan in plans], batch_first=True)
     return MaskPlan(
-        target=pad_sequence([plan.target for plan in plans], batch_first=True),
+        target=target,
         source=pad_sequence([plan.source for plan in plans], batch_first=True, padding_value=ZEROED),
         band=torch.stack([plan.band for plan in plans]),
+        found=target.flatten().nonzero()[:, 0],
         whole=len({len(plan.target) for plan in plans}) == 1,
     )
 

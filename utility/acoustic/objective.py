@@ -22,7 +22,8 @@ class Objective(nn.Module, ABC):
         loss = objective.loss(objective(hidden), truth, num_masked)    # hidden: of the masked positions only
 
     features: the model's `StackedFeatures`; heard: what it returned for the batch; chosen: (M,) int64, the masked
-    positions of the batch among its B * N, row after row. Predictions and targets are any tensors, or mappings of tensors, of M rows.
+    positions of the batch among its B * N, row after row.
+    Predictions and targets are any tensors, or mappings of tensors, of M rows.
     """
 
     Config: ClassVar[type[Section]]

@@ -133,7 +133,7 @@ class AcousticPretraining(PretrainingModule):
 
     def _dataset(self, utterances: list[Utterance]) -> MaskedSpeechDataset:
         datarc = self.config.datarc
-        speech = SpeechDataset(utterances, datarc.max_timestep, self.seed, datarc.trim_silence)
+        speech = SpeechDataset(utterances, datarc.max_timestep, self.seed, datarc.trim_silence, sources=False)
         return MaskedSpeechDataset(speech, self.model.positions, self.model.num_input_bins, self.config.masking)
 
     def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, index: int) -> dict[str, Any]:

@@ -143,8 +143,8 @@ class SpeechDataset(Dataset):
     Its keys are (pass over the data, index), or an index for pass 0. The crop is a function of the seed and the key.
     Items: {"signal": (T,) float32 at 16 kHz, "start": the file's sample that it begins with, "name": path,
     "rng_key": (seed, pass, index), "fixed": whether it is the same in every pass, "source": what it is of which state
-    of which file, "length": samples before trimming}; for a file that turns out unreadable {"signal": None,
-    "name": path, "error": reason}.
+    of which file (None unless `sources`), "length": samples before trimming}; for a file that turns out unreadable
+    {"signal": None, "name": path, "error": reason}.
     """
 
     def __init__(
@@ -154,8 +154,9 @@ class SpeechDataset(Dataset):
         seed: int,
         trim_silence: bool = False,
         gain_db: float = 0.0,
+        sources: bool = True,
     ) -> None:
-        self.utterances = list(utterances)
+        self.utterances, self.sources = list(utterances), sources
         self.max_samples, self.seed, self.trim_silence, self.gain_db = max_samples, seed, trim_silence, gain_db
 
     def __len__(self) -> int:
@@ -174,9 +175,11 @@ class SpeechDataset(Dataset):
     def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
         pass_index, index = key if isinstance(key, tuple) else (0, key)
         utterance = self.utterances[index]
-        about = self.peek((pass_index, index))  # before the file is read: what changes meanwhile is not taken for it
+        rng_key = (self.seed, pass_index, index)
+        crop = None if self.trim_silence else self._crop(utterance.samples, rng_key)
+        about = self._about(utterance, rng_key, crop)  # before the file is read: a later change is not taken for it
         try:
-            signal, start = self._read(utterance, about["rng_key"])
+            signal, start = self._read(utterance, rng_key, crop)
         except UnreadableAudio as error:
             return {"signal": None, "name": utterance.path, "error": error.reason}
         return {**about, "signal": with_gain(signal, self.gain_db), "start": start}
@@ -187,12 +190,19 @@ class SpeechDataset(Dataset):
         pass_index, index = key
         utterance = self.utterances[index]
         rng_key = (self.seed, pass_index, index)
+        crop = None if self.trim_silence else self._crop(utterance.samples, rng_key)
+        return self._about(utterance, rng_key, crop)
+
+    def _about(
+        self, utterance: Utterance, rng_key: tuple[int, int, int], crop: tuple[int, int] | None
+    ) -> dict[str, Any]:
+        """crop: `_crop`'s; None where only the file's sound tells."""
         return {
             "name": utterance.path,
             "rng_key": rng_key,
             "fixed": self._is_whole(utterance),
-            "source": self._source(utterance, rng_key),
-            "start": None if self.trim_silence else self._crop(utterance.samples, rng_key)[0],
+            "source": self._source(utterance, rng_key, crop) if self.sources else None,
+            "start": crop and crop[0],
             "length": self._length(utterance),
         }
 
@@ -207,26 +217,29 @@ class SpeechDataset(Dataset):
     def _length(self, utterance: Utterance) -> int:
         return utterance.samples if self._is_whole(utterance) else self.max_samples
 
-    def _source(self, utterance: Utterance, rng_key: tuple[int, int, int]) -> str | None:
+    def _source(
+        self, utterance: Utterance, rng_key: tuple[int, int, int], crop: tuple[int, int] | None
+    ) -> str | None:
         file = file_state(utterance.path)
         if file is None:
             return None
         if self.gain_db:
             file += f"\t{self.gain_db} dB"
-        if self.trim_silence:  # where the crop is, only the file's sound tells
+        if crop is None:
             return f"{file}\ttrimmed" + ("" if self._is_whole(utterance) else f"\t{self.max_samples} of {rng_key}")
-        start, samples = self._crop(utterance.samples, rng_key)
-        return f"{file}\t{start}+{samples}"
+        return f"{file}\t{crop[0]}+{crop[1]}"
 
-    def _read(self, utterance: Utterance, rng_key: tuple[int, int, int]) -> tuple[torch.Tensor, int]:
+    def _read(
+        self, utterance: Utterance, rng_key: tuple[int, int, int], crop: tuple[int, int] | None
+    ) -> tuple[torch.Tensor, int]:
         """The waveform, and the file's sample that it begins with."""
-        if self.trim_silence:  # where the sound begins is known only from the whole
+        if crop is None:  # where the sound begins is known only from the whole
             wav, cut = trim_silence(read_audio(utterance.path))
             if len(wav) < MIN_TRIMMED_SAMPLES:
                 raise UnreadableAudio(utterance.path, _too_short(len(wav), MIN_TRIMMED_SAMPLES, "without silence "))
             start, num_samples = self._crop(len(wav), rng_key)
             return wav[start : start + num_samples].clone(), cut + start
-        start, num_samples = self._crop(utterance.samples, rng_key)
+        start, num_samples = crop
         wav = read_audio(utterance.path, start, num_samples)
         if len(wav) < num_samples:
             raise UnreadableAudio(utterance.path, "shorter than when the corpus was scanned")

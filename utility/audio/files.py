@@ -74,7 +74,7 @@ def read_audio(path: str | os.PathLike, start: int = 0, num_samples: int | None 
         stop = info.samples if num_samples is None else min(info.samples, start + num_samples)
         if start >= stop:
             return torch.zeros(0)
-        return _read_segment(file, path, _ratio(info.sample_rate), start, stop).clamp(-1.0, 1.0)
+        return _read_segment(file, path, _ratio(info.sample_rate), start, stop).clamp_(-1.0, 1.0)
 
 
 def trim_silence(wav: torch.Tensor, top_db: float = 40.0) -> tuple[torch.Tensor, int]:

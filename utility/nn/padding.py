@@ -20,7 +20,7 @@ def pad_signals(signals: Sequence[Tensor], device: torch.device | None = None) -
     """A list of 1-D (T_i,) signals -> zero-padded (B, max T_i) float32 and (B,) int64 lengths on `device`."""
     lengths = torch.tensor([len(signal) for signal in signals], dtype=torch.int64)
     padded = pad_sequence([signal.float() for signal in signals], batch_first=True)
-    if device is not None and device.type == "cuda":
+    if device is not None and device.type == "cuda" and padded.device.type == "cpu":
         padded = padded.pin_memory()  # else the copy would not go on beside the computation
     return padded.to(device, non_blocking=True), lengths.to(device, non_blocking=True)
 

@@ -121,35 +121,40 @@ class TrainingModule(LightningModule):
         self._losses.append(loss.detach())
         self._names.extend(names)
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stop before a loss that is not finite reaches the weights."""
-        losses, names = torch.stack(self._losses), self._names
-        self._losses, self._names = [], []
-        finite = losses.isfinite()
-        if not finite.all():
-            raise UserError(
-                f"the loss became {losses[~finite][0].item()} at step {self.global_step + 1}; the weights were not "
-                f"changed by it and last.ckpt holds an earlier state. The step's inputs: {', '.join(names)}. "
-                "Look at them, or lower optimizer.lr"
-            )
-
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None, gradient_clip_algorithm: Any
     ) -> None:
-        """Lightning's clipping, which also tells the norm before it was clipped."""
+        """Lightning's clipping, which also tells the norm before it was clipped, and stops before a loss or a norm
+        that is not finite reaches the weights."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)  # Lightning leaves that to the step of a fused optimizer, which comes too late
         if gradient_clip_algorithm is not None and str(gradient_clip_algorithm) != "norm":
+            self._check_finite()
             torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
             return
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf)
-        if scaler is None and not norm.isfinite():  # a scaler skips such a step itself
-            raise UserError(
-                f"the gradient's norm became {norm.item()} at step {self.global_step + 1}; the weights were not "
-                "changed by it and last.ckpt holds an earlier state. Lower optimizer.lr"
-            )
+        self._check_finite(norm if scaler is None else None)  # a scaler skips such a step itself
         self.log("gradient_norm", norm)
+
+    def _check_finite(self, norm: Tensor | None = None) -> None:
+        """Raise UserError for a loss of the step, or a norm of its gradient, that is not finite.
+
+        All are asked for at once: a GPU is waited for only here.
+        """
+        losses, names, step = self._losses, self._names, self.global_step + 1
+        self._losses, self._names = [], []
+        asked = [*losses, *([] if norm is None else [norm])]
+        values = torch.stack([value.float() for value in asked]).tolist() if asked else []
+        held = "the weights were not changed by it and last.ckpt holds an earlier state"
+        for loss in values[: len(losses)]:
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"the loss became {loss} at step {step}; {held}. The step's inputs: {', '.join(names)}. "
+                    "Look at them, or lower optimizer.lr"
+                )
+        if values and not math.isfinite(values[-1]):
+            raise UserError(f"the gradient's norm became {values[-1]} at step {step}; {held}. Lower optimizer.lr")
 
     def optimizers_for(
         self, groups: list[dict], optimizer: OptimizerConfig, scheduler: SchedulerConfig, max_steps: int

@@ -34,3 +34,11 @@ def test_regrouping_lays_the_vectors_anew_and_back():
         assert torch.equal(row[: len(values)], values)
         assert (row[len(values) :] == 0).all()
     assert torch.equal(regroup(cut, parts, lengths), x[:, :9].nan_to_num(0.0))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_signals_may_lie_on_the_gpu_already():
+    signals = [torch.arange(3.0), torch.arange(2.0)]
+    expected, _ = pad_signals(signals)
+    padded, lengths = pad_signals([signal.cuda() for signal in signals], torch.device("cuda"))
+    assert padded.cpu().tolist() == expected.tolist() and lengths.tolist() == [3, 2]

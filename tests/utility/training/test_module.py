@@ -56,11 +56,13 @@ def test_gradients_are_clipped_by_their_norm(module):
     assert module.weight.grad.tolist() == [3.0, 4.0, 0.0]
 
 
-def test_the_first_loss_that_is_not_finite_is_named_with_its_utterances(module):
+@pytest.mark.parametrize("algorithm", [None, "value"])
+def test_the_first_loss_that_is_not_finite_is_named_with_its_utterances(module, algorithm):
+    module.weight.grad = torch.full((3,), float("nan"))
     module.track_loss(torch.tensor(1.0), ["a.wav"])
     module.track_loss(torch.tensor(float("inf")), ["b.wav"])
     with pytest.raises(UserError, match=r"became inf at step 4.*a\.wav, b\.wav"):
-        module.on_before_optimizer_step(None)
+        module.configure_gradient_clipping(None, 1.0, algorithm)
 
 
 def test_values_are_clipped_without_the_scale(module):
