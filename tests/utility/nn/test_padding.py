@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mynah.utility.nn.padding import equal_parts, regroup
+from mynah.utility.nn.padding import equal_parts, pad_signals, regroup
 
 LENGTHS = [1, 2, 3, 4, 5, 9, 10, 13, 29, 100]
 
