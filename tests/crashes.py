@@ -1,5 +1,5 @@
 """Crash tests: a small run whose writes fail, or that is killed, at every write to a
-file, flush to disk and rename in turn.
+file, flush to disk and rename in turn, and before and after its clusters are looked for.
 
     python tests/crashes.py [--every N]
 
@@ -44,6 +44,8 @@ class _Points:
 
     def __init__(self, at: int, how: str):
         self.at, self.how, self.count = at, how, 0
+        self.clustering: list[int] = []
+        """The points around k-means."""
 
     def __call__(self) -> None:
         self.count += 1
@@ -78,6 +80,8 @@ class _CountedFile:
 
 def count_points(at: int, how: str) -> _Points:
     """Put a point below everything that Mynah writes in this process."""
+    from mynah.utility.acoustic import clusters
+
     points = _Points(at, how)
 
     def counted(function: Callable) -> Callable:
@@ -93,13 +97,25 @@ def count_points(at: int, how: str) -> _Points:
         file = open_file(self, mode, *args, **options)
         return file if set(mode) <= set("rbt") else _CountedFile(file, points)
 
+    def kmeans_counted(*args: Any) -> np.ndarray:
+        points.clustering.append(points.count + 1)
+        points()
+        centroids = kmeans(*args)
+        points.clustering.append(points.count + 1)
+        points()
+        return centroids
+
+    kmeans, clusters.kmeans = clusters.kmeans, kmeans_counted
     Path.open = open_counted
     os.fsync, os.link, Path.replace = counted(os.fsync), counted(os.link), counted(Path.replace)
     return points
 
 
-def run_in_fork(main: Callable, arguments: list[str], at: int = 0, how: str = KILL) -> tuple[int, str, int]:
-    """(exit status, output, points passed) of a command in a fork of this process; a negative status is a signal."""
+def run_in_fork(
+    main: Callable, arguments: list[str], at: int = 0, how: str = KILL
+) -> tuple[int, str, int, list[int]]:
+    """(exit status, output, points passed, those around k-means) of a command in a fork of this process; a negative
+    status is a signal."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as counted:
         child = os.fork()
         if child == 0:
@@ -113,13 +129,13 @@ def run_in_fork(main: Callable, arguments: list[str], at: int = 0, how: str = KI
                 status = int(end.code or 0)
             finally:
                 sys.stdout.flush()
-                os.write(counted.fileno(), str(points.count).encode())
+                os.write(counted.fileno(), json.dumps([points.count, points.clustering]).encode())
                 os._exit(status)
         _, status = os.waitpid(child, 0)
         output.seek(0)
         counted.seek(0)
         text = output.read().decode(errors="replace")
-        return os.waitstatus_to_exitcode(status), text, int(counted.read() or 0)
+        return os.waitstatus_to_exitcode(status), text, *json.loads(counted.read() or "[0, []]")
 
 
 def results(folder: Path) -> tuple[dict, dict, dict]:
@@ -164,6 +180,7 @@ def commands(corpus: Path, root: Path, checkpoint: str) -> dict[str, tuple[Calla
     """{name: (program, name of an experiment -> its arguments)} of the runs that are crashed."""
     import mynah.downstream.training
     import mynah.upstream.aalbert.expert
+    import mynah.upstream.melhubert.expert
     import mynah.upstream.pretraining
     import mynah.utility.training.trainer  # noqa: F401 (imported once, before the forks)
     from mynah.commands import downstream, pretrain
@@ -175,11 +192,23 @@ def commands(corpus: Path, root: Path, checkpoint: str) -> dict[str, tuple[Calla
     def pretraining(name: str) -> list[str]:
         return ["-n", name, "-a", "-u", "aalbert", "-p", str(root), "-o", *TINY, *data, *small]
 
+    def clustering(name: str, *more: str) -> list[str]:
+        options = [*TINY, *data, *small, "objective.clusters.num_clusters=8", *more]
+        return ["-n", name, "-a", "-u", "melhubert", "-p", str(root), "-o", *options]
+
+    def teaching(name: str) -> list[str]:
+        return clustering(name, f"init.clusters={root / 'clusters-whole'}:1")
+
     def probing(name: str) -> list[str]:
         options = ["-n", name, "-a", "-u", "aalbert", "-k", checkpoint, "-d", "voxceleb1_speaker", "-p", str(root)]
         return [*options, "-o", *TINY[4:], *task, "dataloader.batch_size=4"]
 
-    return {"pretraining": (pretrain.main, pretraining), "task": (downstream.main, probing)}
+    return {
+        "pretraining": (pretrain.main, pretraining),
+        "task": (downstream.main, probing),
+        "clusters": (pretrain.main, clustering),
+        "clusters of a model": (pretrain.main, teaching),
+    }
 
 
 def crash(folder: Path, every: int = 1, offset: int = 0) -> Iterator[str]:
@@ -189,21 +218,21 @@ def crash(folder: Path, every: int = 1, offset: int = 0) -> Iterator[str]:
     corpus = make_corpus(folder / "corpus")
     runs = folder / "runs"
     for kind, (main, arguments) in commands(corpus, runs, str(runs / "pretraining-whole")).items():
-        status, output, _ = run_in_fork(main, arguments(f"{kind}-whole"))
+        status, output, *_ = run_in_fork(main, arguments(f"{kind}-whole"))
         if not status:  # counted in a second run, which finds the caches filled, as the crashed ones do
-            status, output, number = run_in_fork(main, arguments(f"{kind}-counted"))
+            status, output, number, clustering = run_in_fork(main, arguments(f"{kind}-counted"))
         if status:
             yield f"{kind}: the run left alone failed: {output}"
             return
         whole = results(runs / f"{kind}-whole")
         print(f"{kind}: {number} points", file=sys.stderr)
-        for at in range(1 + offset, number + 1, every):
-            for how in (KILL, FAIL):
+        for at in sorted({*clustering, *range(1 + offset, number + 1, every)}):
+            for how in (KILL,) if at in clustering else (KILL, FAIL):
                 name = f"{kind}-{how}-{at}"
-                status, output, _ = run_in_fork(main, arguments(name), at, how)
+                status, output, *_ = run_in_fork(main, arguments(name), at, how)
                 if "Traceback" in output or status not in ((-signal.SIGKILL,) if how == KILL else (0, 2)):
                     yield f"{name}: status {status}: {output[-1500:]}"
-                status, output, _ = run_in_fork(main, arguments(name))
+                status, output, *_ = run_in_fork(main, arguments(name))
                 if status or "Traceback" in output:
                     yield f"{name}: continuing it: status {status}: {output[-1500:]}"
                     continue
