@@ -12,7 +12,7 @@ from mynah.utility.configuration.load import load_config, save_config
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.folder import make_writable
 from mynah.utility.experiments.provenance import checkpoint_origin
-from mynah.utility.storage import folder_locked
+from mynah.utility.storage import TEMPORARY, folder_locked
 
 TABLE_FILE = "table.yaml"
 HARMLESS = (
@@ -51,7 +51,9 @@ def open_table(folder: Path, given: TableConfig | None) -> Table:
     file = folder / TABLE_FILE
     if given is None and not file.is_file():
         raise UserError(f"{folder}: there is no table here; --upstreams and --tasks, or -c FILE, begin one")
-    if folder.is_dir() and not file.is_file() and any(folder.iterdir()):
+    if (
+        _holds_other_things(folder) and not file.is_file()
+    ):  # in this order: another process may be beginning the table
         raise UserError(f"{folder} exists and holds no table; -n takes another name, -p another place")
     make_writable(folder, "-p")
     with folder_locked(folder):
@@ -60,6 +62,11 @@ def open_table(folder: Path, given: TableConfig | None) -> Table:
         config = config if known is None else _extended(folder.name, known, config)
         save_config(config, file)
     return Table(folder, config)
+
+
+def _holds_other_things(folder: Path) -> bool:
+    """Whether there is anything but files that are being written."""
+    return folder.is_dir() and any(not each.name.endswith(TEMPORARY) for each in folder.iterdir())
 
 
 def forget_failures(folder: Path) -> int:

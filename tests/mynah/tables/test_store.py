@@ -1,12 +1,14 @@
 """A table's folder: begun, extended, refused."""
 
 import logging
+from pathlib import Path
 
 import pytest
 
-from mynah.tables.config import DEFAULT_OPTIONS
+from mynah.tables.config import DEFAULT_OPTIONS, complete
 from mynah.tables.plan import cells_of
 from mynah.tables.store import forget_failures, known_table, open_table
+from mynah.utility.configuration.load import save_config
 from mynah.utility.errors import UserError
 
 
@@ -85,3 +87,18 @@ def test_failures_are_forgotten_to_try_again(table_of, fabricate):
     fabricate(cell.runs(None, 2)[0], 0.5)
     assert forget_failures(table.folder) == 1
     assert [cell.runs(None, seed)[0].outcome().status for seed in (1, 2)] == ["open", "finished"]
+
+
+def test_a_table_that_another_process_is_just_beginning_is_gone_on_with(tmp_path, config_of, monkeypatch):
+    folder = tmp_path / "t"
+    folder.mkdir()
+    (folder / ".table.yaml.7.tmp").touch()
+    listed = Path.iterdir
+
+    def begun_meanwhile(path):
+        monkeypatch.setattr(Path, "iterdir", listed)
+        save_config(complete(config_of()), folder / "table.yaml")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", begun_meanwhile)
+    assert open_table(folder, config_of()).config.seeds == config_of().seeds
