@@ -51,9 +51,7 @@ def open_table(folder: Path, given: TableConfig | None) -> Table:
     file = folder / TABLE_FILE
     if given is None and not file.is_file():
         raise UserError(f"{folder}: there is no table here; --upstreams and --tasks, or -c FILE, begin one")
-    if (
-        _holds_other_things(folder) and not file.is_file()
-    ):  # in this order: another process may be beginning the table
+    if _holds_other_things(folder) and not file.is_file():
         raise UserError(f"{folder} exists and holds no table; -n takes another name, -p another place")
     make_writable(folder, "-p")
     with folder_locked(folder):
