@@ -57,7 +57,7 @@ def test_the_wheel_holds_one_package_with_every_source_and_configuration(tmp_pat
     names = zipfile.ZipFile(build_wheel(tmp_path)).namelist()
     assert {name.partition("/")[0] for name in names} == {"mynah", f"mynah-{mynah.__version__}.dist-info"}
     tracked = subprocess.run(
-        ["git", "ls-files", "mynah", "upstream", "downstream", "utility"],
+        ["git", "ls-files", "mynah", "upstream", "downstream", "utility", "weights"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
