@@ -66,7 +66,7 @@ def build_parser(program: str, description: str, examples: str, experiment_root:
     run.add_argument(
         "--init-from",
         metavar="CKPT",
-        help="start a new run from the weights of another; in pretraining also from those of a name that --list shows",
+        help="start a new run from the weights of another; to pretrain, also from those of a name that --list shows",
     )
 
     config = parser.add_argument_group("configuration")

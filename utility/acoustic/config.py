@@ -33,8 +33,8 @@ class AcousticInitConfig(Section):
 
     clusters: str = ""
     """CKPT:LAYER, an earlier checkpoint or experiment, or the name of weights that come with Mynah, and one of its
-    hidden states, 0 being the embedded input: the
-    clusters are of these (the second stage of MelHuBERT) rather than of a feature."""
+    hidden states, 0 being the embedded input: the clusters are of these (the second stage of MelHuBERT) rather than
+    of a feature."""
 
 
 class LoggingConfig(Section):
