@@ -369,7 +369,7 @@ def exported(folder: Path, count: int, seed: int, read: Callable[[Path], None]) 
     from mynah.upstream.exporting import ExportOptions, export
     from mynah.utility.experiments.exported import Exported, encode_export, read_exported
 
-    options = ExportOptions(source=folder / "up", name="tiny", licenses={"a": "none"}, folder=folder)
+    options = ExportOptions(source=folder / "up", name="tiny", licenses={"t": "none"}, folder=folder)
     whole = export(options)["file"].read_bytes()
     yield from damaged("weights.safetensors", whole, 3 * count, seed, folder, read)
     (folder / "weights.safetensors").write_bytes(whole)

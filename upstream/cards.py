@@ -29,8 +29,8 @@ class Facts:
     """As the file holds it."""
     differences: list[float]
     """What half precision changes of each hidden state, as a share of its norm."""
-    changes: tuple[str, dict[str, Any]]
-    """The recipe that the run is most like, and {dotted key: value} of what it has otherwise."""
+    changes: tuple[str, dict[str, Any]] | None
+    """The recipe that the run is most like, and {dotted key: value} of what it has otherwise; None if unknown."""
 
 
 def card_text(facts: Facts) -> str:
@@ -71,7 +71,8 @@ def _data(facts: Facts) -> str:
 
 
 def _recipe(facts: Facts) -> str:
-    provenance, (recipe, changes) = facts.provenance, facts.changes
+    provenance = facts.provenance
+    recipe, changes = facts.changes or (PLACEHOLDER, {})
     clusters = provenance["recipe"].get("init", {}).get("clusters")
     begun_with = (provenance["init_from"] or {}).get("given")
     options = [f"datarc.file_path.{name}=/data/{name}" for name in provenance["data"]]

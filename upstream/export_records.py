@@ -74,14 +74,14 @@ def _check_licenses(licenses: Mapping[str, str], corpora: Mapping[str, str], ear
     earlier: the run began with another, whose corpora may be named as well.
     """
     told = {name for name, text in licenses.items() if text.strip()}
-    expected = set(corpora) or {"demo"}
-    if missing := sorted(expected - told):
+    expected = set(corpora)
+    if missing := sorted(expected - told) or ([] if told else ["DATA"]):
         form = " ".join(f'{name}="CC BY 4.0"' for name in missing)
         raise UserError(
             f"the licence of the data is part of the file: give --license {form}, or what holds there, for what the "
-            f"run was trained on"
+            "run was trained on"
         )
-    unknown = [] if earlier else sorted(set(licenses) - expected)
+    unknown = [] if earlier or not expected else sorted(told - expected)
     for name in unknown:
         near = nearest(name, expected)
         hint = f"; did you mean {near}?" if near else ""
@@ -104,10 +104,15 @@ def _count_data(metadata: dict[str, Any], positions: Positions) -> dict[str, dic
     return {name: {**entry, "hours": round(entry["hours"], 2)} for name, entry in counts.items()}
 
 
-def changes_of_recipe(plugin: Plugin, metadata: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The recipe beside the plugin that the run is most like, and {dotted key: value} of what it has otherwise."""
+def changes_of_recipe(plugin: Plugin, metadata: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """The recipe beside the plugin that the run is most like, and {dotted key: value} of what it has otherwise.
+
+    None where the checkpoint does not tell the run's configuration.
+    """
+    if "pretrain_config" not in metadata:
+        return None
     schema = import_plugin(plugin, "expert").PretrainConfig
-    own = _flat(to_plain(from_plain(schema, metadata.get("pretrain_config", {}), "the run's configuration")))
+    own = _flat(to_plain(from_plain(schema, metadata["pretrain_config"], "the run's configuration")))
     recipes = recipes_beside(plugin.folder / "pretrain_config.yaml")
     found = {}
     for name, file in recipes.items():

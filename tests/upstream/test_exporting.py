@@ -323,6 +323,14 @@ def test_checkpoints_that_cannot_be_exported_are_refused(run, small, tmp_path):
 
 
 def test_data_that_has_gone_and_a_run_without_records_leave_places_in_the_card(run, weights, tmp_path):
+    def unknown(content: dict) -> None:
+        del content[METADATA]["pretrain_config"]
+
+    with pytest.raises(UserError, match=r'give --license DATA="CC BY 4\.0"'):
+        export(ExportOptions(source=changed(run, tmp_path, unknown), name="stray"))
+    done = export(ExportOptions(source=changed(run, tmp_path, unknown), name="stray", licenses={"mine": "CC0"}))
+    assert "-c TO FILL IN" in done["card"].read_text() and "| mine | CC0 |" in done["card"].read_text()
+
     def elsewhere(content: dict) -> None:
         content[METADATA]["pretrain_config"]["datarc"]["file_path"] = {"tones": str(tmp_path / "gone")}
 
