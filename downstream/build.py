@@ -30,7 +30,7 @@ class TaskOptions(RunOptions):
     downstream: str | None = None
     """-d: the task's name."""
     checkpoint: str | Path | None = None
-    """-k: the upstream's checkpoint, experiment or URL."""
+    """-k: the upstream's checkpoint, experiment or URL, or the name of weights that come with Mynah."""
     pretrain_config: Path | None = None
     """-t: a whole pretraining configuration, of which the model's sections are used; as -g."""
     fine_tune: bool | None = None
@@ -90,7 +90,9 @@ def build_new(options: TaskOptions, experiment: Experiment) -> Task:
         start = read_checkpoint(options.init_from, "downstream", options.upstream)
         load_weights(model, start["state_dict"], options.init_from)
         log.info("initialized from %s (step %d)", options.init_from, start[METADATA]["step"])
-    return Task(options.downstream, model, config, experiment, checkpoint_origin(options.checkpoint))
+    return Task(
+        options.downstream, model, config, experiment, checkpoint_origin(options.checkpoint, options.upstream)
+    )
 
 
 def _check_rebuilding(plugin: Plugin, upstream: Any) -> None:
@@ -205,8 +207,8 @@ def _check_agreement(options: TaskOptions, source: Path, metadata: dict[str, Any
         if given is not None and given != own:
             raise UserError(f"{flag} {given}: {source} was trained with {own}; leave {flag} out, or start a new run")
     origin, given = metadata.get("upstream_checkpoint"), options.checkpoint
-    if options.auto_resume and given is not None and origin is not None and origin != checkpoint_origin(given):
-        now = checkpoint_origin(given)
+    if options.auto_resume and given is not None and origin is not None:
+        now = checkpoint_origin(given, metadata["upstream"])
         if now.get("sha256", now) != origin.get("sha256", origin):
             raise UserError(
                 f"-k {given}: {source} was trained on the features of another checkpoint, {origin['given']} (SHA-256 "

@@ -35,7 +35,8 @@ def load(
 ) -> Upstream:
     """The upstream of that name, as its hub entry builds it.
 
-    ckpt: a checkpoint's path or URL, or an experiment's folder; None for random weights. plugin_paths: folders with
+    ckpt: a checkpoint's path or URL, an experiment's folder, or the name of weights that come with Mynah, such as
+    "small" (`list_weights`); None for random weights. plugin_paths: folders with
     upstreams of your own, beside those of $MYNAH_PLUGIN_PATH and of installed packages. options: those of the hub
     entry, such as `num_hidden_layers=3`. A line of the logger `mynah` says which weights were loaded; it goes to
     standard error where the caller has set up no logging. Raises UserError where there is no such upstream, where a
@@ -110,6 +111,13 @@ def list_downstreams(plugin_paths: Sequence[str | Path] = ()) -> list[str]:
     from mynah.plugins import find_plugins
 
     return list(find_plugins("downstream", plugin_paths))
+
+
+def list_weights() -> dict[str, list[str]]:
+    """The names of the weights that come with Mynah, by upstream; `load(upstream, ckpt=name)` takes them."""
+    from mynah.utility.experiments.shipped import shipped_weights
+
+    return {upstream: list(names) for upstream, names in shipped_weights().items()}
 
 
 @contextlib.contextmanager

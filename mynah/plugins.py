@@ -27,6 +27,7 @@ from typing import Any
 import mynah
 from mynah.utility.configuration.sections import nearest
 from mynah.utility.errors import UserError
+from mynah.utility.experiments.shipped import shipped_weights
 
 KINDS = ("upstream", "downstream")
 PATH_VARIABLE = "MYNAH_PLUGIN_PATH"
@@ -129,13 +130,16 @@ def build_upstream(plugin: Plugin, *args: Any, **options: Any) -> Any:
 
 
 def describe_plugins(plugin_paths: Sequence[str | Path] = ()) -> str:
-    """The text of --list: both kinds, a line for each plugin."""
+    """The text of --list: both kinds, a line for each plugin, and the weights that come with Mynah by name."""
     kinds = {kind: find_plugins(kind, plugin_paths) for kind in KINDS}
     width = max((len(name) for plugins in kinds.values() for name in plugins), default=0)
     lines = []
     for kind, plugins in kinds.items():
         lines.append(f"{kind} (-{kind[0]}):")
         lines += [f"  {plugin.name:{width}}  {plugin.description}" for plugin in plugins.values()] or ["  none"]
+    lines.append("weights that come with Mynah (-u UPSTREAM -k NAME):")
+    shipped = shipped_weights().items()
+    lines += [f"  {upstream:{width}}  {', '.join(names)}" for upstream, names in shipped] or ["  none"]
     return "\n".join(lines)
 
 

@@ -361,6 +361,32 @@ def checkpoints(folder: Path, count: int, seed: int) -> Iterator[Case]:
             path = folder / f"{name}_odd.ckpt"
             torch.save(changed, path)
             yield f"{name}.ckpt {what}", lambda path=path, read=read: read(path)
+    yield from exported(folder, count, seed, load_upstream)
+
+
+def exported(folder: Path, count: int, seed: int, read: Callable[[Path], None]) -> Iterator[Case]:
+    """Weights of `folder`/up, exported; then under random damage, and with odd values under a right digest."""
+    from mynah.upstream.exporting import ExportOptions, export
+    from mynah.utility.experiments.exported import Exported, encode_export, read_exported
+
+    options = ExportOptions(source=folder / "up", name="tiny", licenses={"t": "none"}, folder=folder)
+    whole = export(options)["file"].read_bytes()
+    yield from damaged("weights.safetensors", whole, 3 * count, seed, folder, read)
+    (folder / "weights.safetensors").write_bytes(whole)
+    parts = read_exported(folder / "weights.safetensors")
+    kept = {"metadata": parts.metadata, "weights": dict(parts.weights)}
+    cases = [
+        (what, change)
+        for what, change in odd_values(kept)
+        if not what.startswith(("weights =", "without", "metadata =")) and "= b'" not in what
+    ]
+    for what, change in (cases[index] for index in np.random.default_rng(seed).permutation(len(cases))[: 10 * count]):
+        changed = copy.deepcopy(kept)
+        change(changed)
+        tensors = {name: value for name, value in changed["weights"].items() if isinstance(value, torch.Tensor)}
+        path = folder / "odd.safetensors"
+        path.write_bytes(encode_export(tensors, Exported({}, changed["metadata"], parts.provenance)))
+        yield f"weights.safetensors {what}", lambda path=path: read(path)
 
 
 def resumed_runs(folder: Path, count: int, seed: int) -> Iterator[Case]:

@@ -10,9 +10,8 @@ from mynah import ROOT
 from mynah.commands import COMMANDS
 from mynah.plugins import get_plugin
 
-PAGES = sorted(
-    [ROOT / "README.md", *(path for top in ("docs", "downstream", "upstream") for path in (ROOT / top).rglob("*.md"))]
-)
+FOLDERS = ("docs", "downstream", "upstream", "weights")
+PAGES = sorted([ROOT / "README.md", *(path for top in FOLDERS for path in (ROOT / top).rglob("*.md"))])
 PROGRAM = re.compile(r"(?:run_(\w+)\.py|\bmynah (\w+))(?= |$)")
 
 

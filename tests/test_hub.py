@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from mynah.upstream.aalbert import hubconf
+from mynah.upstream.exporting import ExportOptions, export
 from mynah.utility.experiments.checkpoint import METADATA, make_metadata, save_atomically
 from tests.upstream import s3prl_peer
 
@@ -114,6 +115,30 @@ def test_every_upstream_loads_and_nothing_of_training_is_imported(tmp_path, chec
         *(name for name in NAMES if not name.startswith("hf_")),  # which import transformers, one of the heavy ones
     )
     assert done.stdout.strip() == f"[] True {REPOSITORY / 'mynah' / 'on_path'}"
+
+
+def test_weights_in_the_clone_are_taken_by_their_name(tmp_path, checkpoint):
+    (tmp_path / "weights").mkdir()
+    licenses = {"demo": "none"}
+    export(ExportOptions(source=checkpoint, name="tiny", licenses=licenses, folder=tmp_path / "weights"))
+    (tmp_path / "tiny").mkdir()
+    run(
+        """
+        from pathlib import Path
+        load("fbank")
+        from mynah.utility.experiments import shipped
+        assert shipped.WEIGHTS == Path(REPOSITORY) / "weights"
+        shipped.WEIGHTS = Path("weights").absolute()
+        by_name, whole = load("aalbert", ckpt="tiny"), load("aalbert", ckpt=sys.argv[1])
+        torch.manual_seed(0)
+        one = use(by_name)
+        torch.manual_seed(0)
+        assert (one - use(whole)).norm() < 0.01 * one.norm()
+        assert "lightning" not in sys.modules
+        """,
+        tmp_path,
+        str(checkpoint),
+    )
 
 
 def test_the_dependencies_named_are_those_of_the_requirements():

@@ -11,6 +11,9 @@ import pytest
 
 import mynah
 from mynah.plugins import EXTRAS
+from mynah.upstream.aalbert import hubconf
+from mynah.utility.experiments.checkpoint import make_metadata, without
+from mynah.utility.experiments.exported import Exported, encode_export
 
 tomllib = pytest.importorskip("tomllib", reason="reading pyproject.toml needs Python 3.11")
 REPOSITORY = Path(__file__).parents[1]
@@ -57,7 +60,7 @@ def test_the_wheel_holds_one_package_with_every_source_and_configuration(tmp_pat
     names = zipfile.ZipFile(build_wheel(tmp_path)).namelist()
     assert {name.partition("/")[0] for name in names} == {"mynah", f"mynah-{mynah.__version__}.dist-info"}
     tracked = subprocess.run(
-        ["git", "ls-files", "mynah", "upstream", "downstream", "utility"],
+        ["git", "ls-files", "mynah", "upstream", "downstream", "utility", "weights"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -96,6 +99,26 @@ def test_the_installed_command_pretrains_trains_evaluates_and_predicts(installed
     assert (tmp_path / "result/downstream/task/metrics.json").is_file()
     run(installed, tmp_path, "downstream", "-m", "evaluate", *at)
     assert wavs[0].name in run(installed, tmp_path, "downstream", "-m", "inference", *at, "--input", str(wavs[0]))
+
+
+def test_weights_in_the_installed_package_are_taken_by_their_name(installed, tmp_path):
+    expert = hubconf.aalbert(random_weights=True, hidden_size=16, num_attention_heads=2, intermediate_size=16)
+    plain = {**expert.build_arguments()["config"], "objective": None}
+    weights = without(expert.state_dict(), "model.objective.")
+    exported = Exported({}, make_metadata("pretrain", "aalbert", plain, step=3), {"data": {}})
+    file = installed / "mynah" / "weights" / "aalbert-tiny.safetensors"
+    file.write_bytes(encode_export(weights, exported))
+    try:
+        assert re.search(r"\n  aalbert +tiny\n", run(installed, tmp_path, "pretrain", "--list"))
+        code = "import mynah; print(mynah.load('aalbert', ckpt='tiny').hidden_size)"
+        environment = {**os.environ, "PYTHONPATH": str(installed)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+    finally:
+        file.unlink()
+    assert done.stdout == "16\n", done.stderr
+    assert f"loaded tiny ({file}, which comes with Mynah)" in done.stderr
 
 
 def test_the_version_stands_in_one_place(installed):

@@ -13,6 +13,7 @@ from mynah.upstream.interfaces import SpeechUpstream
 from mynah.utility.acoustic.config import AcousticConfig, AcousticPretrainConfig
 from mynah.utility.acoustic.model import AcousticModel
 from mynah.utility.acoustic.s3prl import config_of_s3prl, weights_of_s3prl
+from mynah.utility.acoustic.trunk import AcousticTrunk, TrunkConfig
 from mynah.utility.configuration.load import from_plain, load_config, to_plain
 from mynah.utility.configuration.options import options_of_file, set_option
 from mynah.utility.errors import UserError
@@ -25,6 +26,7 @@ from mynah.utility.experiments.checkpoint import (
     without,
 )
 from mynah.utility.experiments.s3prl_files import read_s3prl
+from mynah.utility.experiments.shipped import describe_source
 from mynah.utility.nn.padding import pad_signals
 from mynah.utility.nn.size import describe_size
 
@@ -32,9 +34,12 @@ log = logging.getLogger("mynah")
 
 
 class AcousticUpstream(SpeechUpstream):
-    """Waveforms -> the hidden states of an `AcousticModel`: H_0, the embedded input, to H_L."""
+    """Waveforms -> the hidden states of an acoustic model: H_0, the embedded input, to H_L.
 
-    def __init__(self, name: str, model: AcousticModel):
+    model: an `AcousticModel`, or of weights that were exported without their objective an `AcousticTrunk`.
+    """
+
+    def __init__(self, name: str, model: AcousticTrunk):
         super().__init__()
         self.name, self.model = name, model
         self.hidden_size = model.config.model.hidden_size
@@ -61,7 +66,8 @@ class AcousticUpstream(SpeechUpstream):
         return attentions, positions
 
     def build_arguments(self) -> dict[str, Any]:
-        return {"config": to_plain(self.model.config), "random_weights": True}
+        without = {} if isinstance(self.model, AcousticModel) else {"objective": None}
+        return {"config": {**to_plain(self.model.config), **without}, "random_weights": True}
 
 
 def load_acoustic_upstream(
@@ -75,11 +81,13 @@ def load_acoustic_upstream(
 ) -> AcousticUpstream:
     """What the hub entries of aalbert, melhubert, mockingjay and tera do.
 
-    defaults: the plugin's pretrain_config.yaml; None where it has none. ckpt: a checkpoint's path or URL, or an
-    experiment's directory; its configuration and weights are taken. It may be one of s3prl's. config: a YAML file
-    whose sections `model`, `features` and `objective` go over the checkpoint's or the defaults, or these sections as
-    plain values, taken alone. overrides: single values, `num_hidden_layers=3` for `model.num_hidden_layers`. Without
-    a checkpoint the weights are random, with a warning unless `random_weights`.
+    defaults: the plugin's pretrain_config.yaml; None where it has none. ckpt: a checkpoint's path or URL, an
+    experiment's directory, or the name of weights that come with Mynah, such as "small"; its configuration and
+    weights are taken. It may be one of s3prl's. config: a YAML file whose sections `model`, `features` and
+    `objective` go over the checkpoint's or the defaults, or these sections as plain values, taken alone; where
+    `objective` is None, as in exported weights, the model is built without one. overrides: single values,
+    `num_hidden_layers=3` for `model.num_hidden_layers`. Without a checkpoint the weights are random, with a warning
+    unless `random_weights`.
     Raises UserError for anything that does not fit.
     """
     trained = None if ckpt is None else _read_trained(name, ckpt)
@@ -100,17 +108,26 @@ def load_acoustic_upstream(
     source = f"the options of {name}" if config is None or isinstance(config, dict) else str(config)
     if trained is not None and config is None and not overrides:
         source = str(ckpt)
-    chosen = from_plain(AcousticConfig, plain, source)
-
-    model = model_class(chosen)
-    dropped = model.drop_training_parts()
+    model, dropped = _build_model(model_class, plain, source)
     if trained is not None:
         load_weights(model, without(trained.weights, *dropped), ckpt)
         size = describe_size(model.encoder, model)
-        log.info("%s: loaded %s (%sstep %d, %s)", name, ckpt, trained.origin, trained.step, size)
+        where = describe_source(ckpt, name)
+        log.info("%s: loaded %s (%sstep %d, %s)", name, where, trained.origin, trained.step, size)
     elif not random_weights:
         log.warning("%s: no checkpoint given, the weights are random (pass ckpt=, or -k)%s", name, _unmeasured(model))
     return AcousticUpstream(name, model)
+
+
+def _build_model(
+    model_class: type[AcousticModel], plain: dict[str, Any], source: str
+) -> tuple[AcousticTrunk, tuple[str, ...]]:
+    """The model of these sections, and the beginnings of the names of a checkpoint's weights that it does without."""
+    if plain.get("objective", {}) is None:
+        sections = {name: value for name, value in plain.items() if name != "objective"}
+        return AcousticTrunk(from_plain(TrunkConfig, sections, source)), ()
+    model = model_class(from_plain(AcousticConfig, plain, source))
+    return model, model.drop_training_parts()
 
 
 @dataclass(frozen=True)
@@ -124,7 +141,7 @@ class _Trained:
 
 
 def _read_trained(name: str, ckpt: str | Path) -> _Trained:
-    path = locate_checkpoint(ckpt)
+    path = locate_checkpoint(ckpt, name)
     theirs = read_s3prl(path)
     if theirs is None:
         checkpoint = read_checkpoint(path, "pretrain", name)
@@ -138,7 +155,7 @@ def _read_trained(name: str, ckpt: str | Path) -> _Trained:
     return _Trained(config, weights_of_s3prl(theirs, config, path), theirs.step, "of s3prl, ")
 
 
-def _unmeasured(model: AcousticModel) -> str:
+def _unmeasured(model: AcousticTrunk) -> str:
     """What to say of a model without a checkpoint whose features are to be normalized over a corpus."""
     if not model.features.statistics:
         return ""

@@ -73,7 +73,7 @@ def _pretrain(options: PretrainOptions, experiment: Experiment) -> dict[str, Any
             _step_of(experiment),
             kind="pretrain",
             upstream=name,
-            init_from=checkpoint_origin(options.init_from),
+            init_from=checkpoint_origin(options.init_from, name),
             data={"file_path": to_plain(config)["datarc"].get("file_path"), "fingerprints": module.identity["data"]},
         )
         with record.completed(lambda: trainer.global_step, lambda: trainer.max_steps):

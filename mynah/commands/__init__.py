@@ -10,6 +10,7 @@ COMMANDS = {
     "downstream": "train a task on an upstream's features, evaluate it, or predict with it",
     "benchmark": "train tasks on the features of upstreams, make one table",
     "features": "show the features of frozen upstreams that are kept on disk, or remove them",
+    "export": "write the weights of a pretraining run to a small file, with a card",
     "demo": "pretrain Audio ALBERT on demo speech, probe it, print a table",
     "demo_video": "pretrain on demo clips, caption them, print a table",
 }

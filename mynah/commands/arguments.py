@@ -63,7 +63,11 @@ def build_parser(program: str, description: str, examples: str, experiment_root:
         action="store_true",
         help="continue although the data, the seed or the order of batches is another than so far",
     )
-    run.add_argument("--init-from", metavar="CKPT", help="start a new run from the weights of another")
+    run.add_argument(
+        "--init-from",
+        metavar="CKPT",
+        help="start a new run from the weights of another; to pretrain, also from those of a name that --list shows",
+    )
 
     config = parser.add_argument_group("configuration")
     config.add_argument(

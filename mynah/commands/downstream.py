@@ -41,7 +41,12 @@ def parse_arguments(program: str = "mynah downstream", arguments: list[str] | No
     task = parser.add_argument_group("upstream and task")
     task.add_argument("-u", dest="upstream", metavar="NAME", help="upstream (see --list)")
     task.add_argument("-d", dest="downstream", metavar="NAME", help="task (see --list)")
-    task.add_argument("-k", dest="checkpoint", metavar="CKPT", help="the upstream's checkpoint, experiment or URL")
+    task.add_argument(
+        "-k",
+        dest="checkpoint",
+        metavar="CKPT",
+        help="the upstream's weights: a checkpoint, experiment or URL, or a name that --list shows",
+    )
     task.add_argument(
         "-g", dest="model_config", metavar="FILE", type=Path, help="YAML file of the upstream's model configuration"
     )

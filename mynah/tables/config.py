@@ -56,7 +56,8 @@ class UpstreamRow(_Named):
     upstream: str
     """-u of run_downstream.py."""
     checkpoint: str | None = None
-    """-k: a checkpoint, an experiment, a URL, or a model's id in Hugging Face's hub."""
+    """-k: a checkpoint, an experiment, a URL, a name of weights that come with Mynah, or a model's id in Hugging
+    Face's hub."""
     config: str | None = None
     """-g: a YAML file of the model's configuration."""
     sha256: str | None = None

@@ -106,7 +106,7 @@ def _changed_checkpoint(run: Run) -> str:
     of which the experiment itself tells."""
     row = run.row
     try:
-        now = (checkpoint_origin(row.checkpoint) or {}).get("sha256")
+        now = (checkpoint_origin(row.checkpoint, row.upstream) or {}).get("sha256")
     except (UserError, OSError):
         return ""
     if row.sha256 is None or now is None or now == row.sha256:

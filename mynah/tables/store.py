@@ -84,7 +84,7 @@ def _with_digests(config: TableConfig, known: TableConfig | None) -> TableConfig
 
 def _digest(row: UpstreamRow) -> str | None:
     try:
-        return (checkpoint_origin(row.checkpoint) or {}).get("sha256")
+        return (checkpoint_origin(row.checkpoint, row.upstream) or {}).get("sha256")
     except UserError:  # its experiments fail with the reason
         return None
 

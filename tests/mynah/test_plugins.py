@@ -9,6 +9,7 @@ import mynah
 from mynah import plugins
 from mynah.plugins import Plugin, describe_plugins, find_plugins, get_plugin, import_plugin
 from mynah.utility.errors import UserError
+from mynah.utility.experiments import shipped
 
 EXPERT = '"""The task {name}.\n\nMore words."""\n'
 
@@ -38,6 +39,7 @@ def repository(tmp_path, monkeypatch) -> Path:
     write(root / "downstream" / "speaker", expert=EXPERT.format(name="speaker"))
     write(root / "downstream" / "notes")
     monkeypatch.setattr(mynah, "ROOT", root)
+    monkeypatch.setattr(shipped, "WEIGHTS", root / "weights")
     return root
 
 
@@ -140,7 +142,14 @@ def test_listing_has_a_line_for_each_plugin(repository):
         "  solo     One model.",
         "downstream (-d):",
         "  speaker  The task speaker.",
+        "weights that come with Mynah (-u UPSTREAM -k NAME):",
+        "  none",
     ]
+    (repository / "weights").mkdir()
+    for name in ("solo-small", "solo-big_2", "mel-a-b", "README", "solo-", "-small", "solo-Big", "solo-a.b"):
+        (repository / "weights" / f"{name}.safetensors").touch()
+    (repository / "weights" / "solo-card.md").touch()
+    assert describe_plugins([]).splitlines()[-2:] == ["  mel      a-b", "  solo     big_2, small"]
 
 
 def test_listing_runs_no_plugin_code(repository):

@@ -32,8 +32,9 @@ class AcousticInitConfig(Section):
     """What a new run begins with; "" for none."""
 
     clusters: str = ""
-    """CKPT:LAYER, an earlier checkpoint or experiment and one of its hidden states, 0 being the embedded input: the
-    clusters are of these (the second stage of MelHuBERT) rather than of a feature."""
+    """CKPT:LAYER, an earlier checkpoint or experiment, or the name of weights that come with Mynah, and one of its
+    hidden states, 0 being the embedded input: the clusters are of these (the second stage of MelHuBERT) rather than
+    of a feature."""
 
 
 class LoggingConfig(Section):

@@ -1,6 +1,8 @@
 """Batches for masked acoustic pretraining."""
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,13 +10,24 @@ from torch.utils.data import Dataset
 
 from mynah.utility.acoustic.features import Positions
 from mynah.utility.acoustic.masking import MaskingConfig, batch_mask_plans, draw_mask_plan
-from mynah.utility.audio.corpus import SpeechDataset
+from mynah.utility.audio.corpus import CorpusConfig, SpeechDataset, Utterance, scan_corpora
 from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.nn.padding import pad_signals
 from mynah.utility.training.loaders import bad_items
 
 MASK_STREAM = 1
 """Sets the masks' random numbers apart from the crops', which are drawn of the same (seed, pass, index)."""
+
+
+def find_utterances(datarc: CorpusConfig, positions: Positions, log_path: Path | None) -> list[Utterance]:
+    """What pretraining uses of the corpora, held-out utterances among them; see `scan_corpora`. Raises UserError."""
+    return scan_corpora(
+        datarc.file_path,
+        min_samples=max(datarc.min_timestep, positions.min_samples),
+        max_bad_fraction=datarc.max_bad_fraction,
+        log_path=log_path,
+        max_seconds=datarc.max_seconds if datarc.max_timestep is None or datarc.trim_silence else math.inf,
+    )
 
 
 class MaskedSpeechDataset(Dataset):

@@ -124,16 +124,21 @@ class StackedFeatures(nn.Module):
     def declare(self, *features: FeatureConfig) -> None:
         """Make room for what the corpus will say of these."""
         for feature in features:
-            if feature.cmvn == "corpus" and _name(feature) not in self.statistics:
-                self.statistics[_name(feature)] = CorpusStatistics(self.num_bins(feature))
-                self.declared[_name(feature)] = feature
+            if feature.cmvn == "corpus" and statistics_name(feature) not in self.statistics:
+                self.statistics[statistics_name(feature)] = CorpusStatistics(self.num_bins(feature))
+                self.declared[statistics_name(feature)] = feature
+
+    def measured(self, *names: str) -> None:
+        """`fit` leaves the statistics of these as they are: another run's, loaded with its weights."""
+        for name in names:
+            self.declared.pop(name, None)
 
     def fit(self, waveforms: Callable[[], Iterable[Tensor]]) -> None:
         """Measure the statistics of what is declared.
 
         waveforms() -> (T,) float32 crops in random order, each read when it is asked for.
         """
-        if not self.statistics:
+        if not self.declared:
             return
         budget = self.statistics_hours * 3600 * SAMPLE_RATE
         for wav in waveforms():
@@ -143,8 +148,8 @@ class StackedFeatures(nn.Module):
             budget -= len(wav)
             if budget <= 0:
                 break
-        for statistics in self.statistics.values():
-            statistics.finish()
+        for name in self.declared:
+            self.statistics[name].finish()
 
     def num_bins(self, feature: FeatureConfig) -> int:
         """Values of a frame, deltas included."""
@@ -165,7 +170,7 @@ class StackedFeatures(nn.Module):
         if feature.cmvn == "utterance":
             return self._stack(utterance_cmvn(x, heard.frames))
         if feature.cmvn == "corpus":
-            x = self.statistics[_name(feature)](x)
+            x = self.statistics[statistics_name(feature)](x)
         return self._stack(zero_padding(x, heard.frames))
 
     def at(self, heard: Heard, feature: FeatureConfig, chosen: Tensor) -> Tensor:
@@ -179,7 +184,7 @@ class StackedFeatures(nn.Module):
             row = chosen // stacked.shape[1]
             values = values.sub_(mean[row]).div_(deviation[row] + CMVN_FLOOR)
         elif feature.cmvn == "corpus":
-            values = self.statistics[_name(feature)](values)
+            values = self.statistics[statistics_name(feature)](values)
         return values.flatten(1)
 
     def _unnormalized(self, heard: Heard, feature: FeatureConfig) -> Tensor:
@@ -194,6 +199,6 @@ class StackedFeatures(nn.Module):
         return x[:, : num_positions * stacking].unflatten(1, (num_positions, stacking))
 
 
-def _name(feature: FeatureConfig) -> str:
+def statistics_name(feature: FeatureConfig) -> str:
     """That of a feature's statistics, a key of the checkpoint."""
     return f"{feature.feature}_{feature.num_deltas}"

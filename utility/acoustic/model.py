@@ -11,12 +11,9 @@ from torch import Tensor
 
 from mynah.utility.acoustic.config import AcousticConfig
 from mynah.utility.acoustic.masking import MaskPlan
-from mynah.utility.acoustic.trunk import AcousticTrunk
+from mynah.utility.acoustic.trunk import OBJECTIVE, AcousticTrunk
 from mynah.utility.nn.encoder import initialize_weights
 from mynah.utility.nn.precision import one_thread
-
-OBJECTIVE = "objective."
-"""Before the names of the objective's weights."""
 
 
 class AcousticModel(AcousticTrunk):

@@ -1,8 +1,7 @@
 """Masked acoustic pretraining: any objective on the acoustic model, as a LightningModule."""
 
 import logging
-import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mynah.utility.acoustic.config import AcousticConfig, AcousticPretrainConfig
-from mynah.utility.acoustic.dataset import MaskedSpeechDataset, collate
+from mynah.utility.acoustic.dataset import MaskedSpeechDataset, collate, find_utterances
+from mynah.utility.acoustic.features import statistics_name
 from mynah.utility.acoustic.figures import ObjectivePictures
-from mynah.utility.acoustic.model import OBJECTIVE, AcousticModel
+from mynah.utility.acoustic.model import AcousticModel
 from mynah.utility.acoustic.teacher import read_teacher, restore_teacher
-from mynah.utility.audio.corpus import SpeechDataset, Utterance, scan_corpora, split_validation
+from mynah.utility.acoustic.trunk import OBJECTIVE, STATISTICS, without_objective
+from mynah.utility.audio.corpus import SpeechDataset, Utterance, split_validation
 from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.configuration.load import from_plain, to_plain
 from mynah.utility.errors import UserError
-from mynah.utility.experiments.checkpoint import METADATA, load_weights, read_checkpoint, select_weights, without
+from mynah.utility.experiments.checkpoint import METADATA, load_weights, read_checkpoint, select_weights
 from mynah.utility.experiments.folder import Experiment
+from mynah.utility.experiments.shipped import describe_source
 from mynah.utility.nn.size import describe_size
 from mynah.utility.training.identity import dataset_fingerprint
 from mynah.utility.training.loaders import BadFileLog
@@ -45,7 +47,7 @@ def build_acoustic_pretraining(
     if experiment.resume_from is not None:
         restore_teacher(config, read_checkpoint(experiment.resume_from, "pretrain")[METADATA], experiment.resume_from)
     elif config.init.clusters:
-        config.objective.clusters.teacher, weights = read_teacher(config.init.clusters)
+        config.objective.clusters.teacher, weights = read_teacher(config.init.clusters, name)
     elif config.objective.name == "clusters" and config.objective.clusters.teacher is not None:
         raise UserError(
             "objective.clusters.teacher: is found by init.clusters=CKPT:LAYER; give that, and leave this out"
@@ -71,13 +73,7 @@ class AcousticPretraining(PretrainingModule):
         Raises UserError where the corpora cannot be used.
         """
         datarc = self.config.datarc
-        utterances = scan_corpora(
-            datarc.file_path,
-            min_samples=max(datarc.min_timestep, self.model.positions.min_samples),
-            max_bad_fraction=datarc.max_bad_fraction,
-            log_path=self.skipped,
-            max_seconds=datarc.max_seconds if datarc.max_timestep is None or datarc.trim_silence else math.inf,
-        )
+        utterances = find_utterances(datarc, self.model.positions, self.skipped)
         self.train_utterances, self.validation_items = split_validation(
             utterances, datarc.valid_fraction, datarc.split_seed
         )
@@ -191,20 +187,36 @@ class AcousticPretraining(PretrainingModule):
         )
 
     def init_from(self, checkpoint: dict[str, Any], source: str) -> None:
-        """Take the weights alone of another run (--init-from), those of its objective only if it is the same."""
+        """Take the weights alone of another run (--init-from), those of its objective only if it is the same.
+
+        Of another objective's targets the corpus' statistics are left too, and this objective's are measured.
+        """
         weights = select_weights(checkpoint["state_dict"], "model.")
-        same = self._has_this_objective(checkpoint[METADATA]["config"].get("objective", {}), source)
-        if same:
-            load_weights(self.model, weights, source)
-        else:
-            own = {key: value for key, value in self.model.state_dict().items() if key.startswith(OBJECTIVE)}
-            load_weights(self.model, {**without(weights, OBJECTIVE), **own}, source)
-        self.fits = {"trunk": False, "objective": not same}
-        what = "" if same else ", its objective aside, which is another"
-        log.info("initialized from %s (step %d)%s", source, checkpoint[METADATA]["step"], what)
+        theirs = checkpoint[METADATA]["config"].get("objective")
+        same = theirs is not None and self._has_this_objective(theirs, source)
+        self.model.features.measured(*_names_of_statistics(weights))
+        if not same:
+            own = self.model.state_dict()
+            unmeasured = tuple(f"{STATISTICS}{name}." for name in self._targets_of(self.model.features.declared))
+            fresh = {name: value for name, value in own.items() if name.startswith((OBJECTIVE, *unmeasured))}
+            weights = {**without_objective(weights, own), **fresh}
+        load_weights(self.model, weights, source)
+        self.fits = {"trunk": bool(self.model.features.declared), "objective": not same}
+        what = "" if same else ", which has no objective" if theirs is None else ", its objective aside, another one"
+        where = describe_source(source, self.name)
+        log.info("initialized from %s (step %d)%s", where, checkpoint[METADATA]["step"], what)
+
+    def _targets_of(self, names: Iterable[str]) -> list[str]:
+        """Of these features those that are targets alone."""
+        return [name for name in names if name != statistics_name(self.config.features.input)]
 
     def _has_this_objective(self, plain: dict[str, Any], source: str) -> bool:
         """Whether a checkpoint's section `objective` says the same as the run's own."""
         own = self.config.objective
         section = getattr(own, own.name)
         return plain.get("name") == own.name and from_plain(type(section), plain[own.name], source) == section
+
+
+def _names_of_statistics(weights: Iterable[str]) -> set[str]:
+    """The features of whose statistics these weights tell."""
+    return {name.removeprefix(STATISTICS).partition(".")[0] for name in weights if name.startswith(STATISTICS)}

@@ -14,11 +14,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mynah.utility.acoustic.features import Positions
-from mynah.utility.acoustic.trunk import AcousticTrunk, TrunkConfig
+from mynah.utility.acoustic.trunk import AcousticTrunk, TrunkConfig, without_objective
 from mynah.utility.configuration.load import from_plain
 from mynah.utility.configuration.sections import rules
 from mynah.utility.errors import UserError
-from mynah.utility.experiments.checkpoint import METADATA, read_checkpoint, select_weights, without
+from mynah.utility.experiments.checkpoint import METADATA, locate_checkpoint, read_checkpoint, select_weights
+from mynah.utility.experiments.shipped import describe_source
 
 log = logging.getLogger("mynah")
 
@@ -64,13 +65,14 @@ class Teacher(nn.Module):
             )
 
 
-def read_teacher(clusters: str) -> tuple[TeacherConfig, dict[str, Tensor]]:
+def read_teacher(clusters: str, upstream: str) -> tuple[TeacherConfig, dict[str, Tensor]]:
     """The configuration and weights of the model that `init.clusters`, CKPT:LAYER, names.
 
+    upstream: the student's, for the names of weights that come with Mynah.
     Raises UserError where the checkpoint is of no acoustic model, or has no such layer.
     """
     source, _, layer = clusters.rpartition(":")
-    checkpoint = read_checkpoint(source, "pretrain")
+    checkpoint = read_checkpoint(locate_checkpoint(source, upstream), "pretrain")
     metadata = checkpoint[METADATA]
     if not {"model", "features"} <= metadata["config"].keys():
         raise UserError(
@@ -79,8 +81,9 @@ def read_teacher(clusters: str) -> tuple[TeacherConfig, dict[str, Tensor]]:
     sections = {name: metadata["config"][name] for name in TrunkConfig.model_fields}
     config = from_plain(TeacherConfig, {**sections, "layer": int(layer)}, f"init.clusters={clusters}")
     weights = select_weights(checkpoint["state_dict"], "model.")
-    log.info("clusters of hidden state %s of %s (%s, step %d)", layer, source, metadata["upstream"], metadata["step"])
-    return config, without(weights, "objective.")
+    where = describe_source(source, upstream)
+    log.info("clusters of hidden state %s of %s (%s, step %d)", layer, where, metadata["upstream"], metadata["step"])
+    return config, without_objective(weights, AcousticTrunk(config).state_dict())
 
 
 def restore_teacher(config: Any, metadata: dict[str, Any], source: Path) -> None:

@@ -1,5 +1,7 @@
 """The acoustic model without its objective: waveforms -> features -> positions -> encoder -> hidden states."""
 
+from collections.abc import Container
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -26,11 +28,26 @@ class AcousticEncoderConfig(EncoderConfig):
     to."""
 
 
+OBJECTIVE = "objective."
+"""Before the names of the objective's weights."""
+STATISTICS = "features.statistics."
+"""Before the names of what the corpus says of features, of the input and of targets."""
+
+
 class TrunkConfig(Section):
     """What hidden states depend on."""
 
     model: AcousticEncoderConfig = Field(default_factory=AcousticEncoderConfig)
     features: AcousticFeaturesConfig = Field(default_factory=AcousticFeaturesConfig)
+
+
+def without_objective(weights: dict[str, Tensor], wanted: Container[str]) -> dict[str, Tensor]:
+    """The weights of an acoustic model but for its objective's own, and for the corpus' statistics of its targets.
+
+    wanted: names, those of the statistics that are kept among them.
+    """
+    kept = {name: value for name, value in weights.items() if not name.startswith(OBJECTIVE)}
+    return {name: value for name, value in kept.items() if name in wanted or not name.startswith(STATISTICS)}
 
 
 class AcousticTrunk(nn.Module):

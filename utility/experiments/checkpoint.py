@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.download import download, is_url
+from mynah.utility.experiments.exported import is_exported, read_exported
 from mynah.utility.experiments.integrity import not_finite, some_of, why_damaged
 from mynah.utility.experiments.s3prl_files import advice_for
+from mynah.utility.experiments.shipped import advice_on_name, find_shipped
 from mynah.utility.storage import replacing
 
 FORMAT_VERSION = 1
@@ -41,13 +43,15 @@ def make_metadata(kind: str, upstream: str, config: dict[str, Any], step: int, *
 
 
 def read_checkpoint(source: str | Path, kind: str, upstream: str | None = None) -> dict[str, Any]:
-    """Read a checkpoint file, an experiment's directory, or a URL, to the CPU.
+    """Read a checkpoint file, an experiment's directory, a URL, or weights that come with Mynah, to the CPU.
 
-    kind: "pretrain" or "downstream". upstream: the name that its metadata must carry, if given.
+    kind: "pretrain" or "downstream". upstream: the name that its metadata must carry, if given; then source may also
+    be the name of weights of it (`shipped.py`). Exported weights (`exported.py`) are read as a checkpoint of
+    pretraining that has nothing with which to go on.
     Raises UserError, naming the file and what was expected, for anything else.
     """
-    path = locate_checkpoint(source)
-    checkpoint = load_checkpoint(path)
+    path = locate_checkpoint(source, upstream if kind == "pretrain" else None)
+    checkpoint = _as_checkpoint(path) if is_exported(path) else load_checkpoint(path)
     metadata = checkpoint.get(METADATA) if isinstance(checkpoint, dict) else None
     expected = KINDS[kind] + (f" for upstream '{upstream}'" if upstream else "")
     if not isinstance(metadata, dict) or not isinstance(checkpoint.get("state_dict"), dict):
@@ -78,13 +82,16 @@ def read_checkpoint(source: str | Path, kind: str, upstream: str | None = None) 
     return checkpoint
 
 
-def locate_checkpoint(source: str | Path) -> Path:
+def locate_checkpoint(source: str | Path, upstream: str | None = None) -> Path:
     """A file; the newest undamaged state of an experiment's directory; or a URL, downloaded once.
 
-    Raises UserError where there is none.
+    upstream: whose weights are asked for; then a name may mean some that come with Mynah (`shipped.py`), and goes
+    before a file or directory that is called so. Raises UserError where there is none.
     """
     if is_url(source):
         return download(str(source))
+    if upstream is not None and (shipped := find_shipped(source, upstream)):
+        return shipped
     path = Path(source).expanduser()
     if path.is_dir():
         if found := newest_state(path / "checkpoints"):
@@ -96,7 +103,8 @@ def locate_checkpoint(source: str | Path) -> Path:
             )
         raise UserError(f"{path}: no checkpoints/last.ckpt in this directory; give an experiment or a .ckpt file")
     if not path.exists():
-        raise UserError(f"{path}: no such checkpoint; give a .ckpt file, an experiment's directory or a URL")
+        advice = advice_on_name(source, upstream)
+        raise UserError(f"{path}: no such checkpoint{advice}; give a .ckpt file, an experiment's directory or a URL")
     return path
 
 
@@ -197,6 +205,12 @@ def load_checkpoint(path: Path) -> Any:
             f"{path}: not a readable checkpoint ({size} bytes of another kind of file); expected one written by "
             "run_pretrain.py or run_downstream.py"
         ) from error
+
+
+def _as_checkpoint(path: Path) -> dict[str, Any]:
+    """A file of exported weights in the form of a checkpoint."""
+    exported = read_exported(path)
+    return {"state_dict": exported.weights, METADATA: exported.metadata}
 
 
 class _Failing:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import BEST, LAST, locate_checkpoint, newest_state
+from mynah.utility.experiments.exported import is_exported
 from mynah.utility.experiments.lock import LOCK_FILE, lock_run, unlock_run
 from mynah.utility.storage import remove_temporary, write_atomically
 
@@ -124,6 +125,11 @@ def _resume(root: Path, name: str | None, resume: str) -> Experiment:
     if name is not None:
         _check_name(name)
     checkpoint = locate_checkpoint(resume)
+    if is_exported(checkpoint):
+        raise UserError(
+            f"-e {resume}: exported weights, without the state of a run that could be gone on with; start a new run "
+            "with them, of pretraining by --init-from, of a task by -k"
+        )
     if checkpoint.parent.name == "checkpoints":
         folder = checkpoint.parent.parent
         if name and (root / name).resolve() != folder.resolve():

@@ -33,7 +33,8 @@ class RunOptions:
     auto_resume: bool = False
     """-a: continue if the experiment exists."""
     init_from: str | Path | None = None
-    """--init-from: a checkpoint whose weights a new run starts from."""
+    """--init-from: a checkpoint whose weights a new run starts from; to pretrain, also the name of some that
+    come with Mynah."""
     config: Path | None = None
     """-c: a YAML file instead of the plugin's own, or the name of one beside it (`find_recipe`)."""
     model_config: Path | None = None

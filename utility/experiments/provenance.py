@@ -20,6 +20,7 @@ from mynah.utility.experiments.checkpoint import locate_checkpoint
 from mynah.utility.experiments.download import is_url
 from mynah.utility.experiments.folder import is_launched_process, write_json
 from mynah.utility.experiments.integrity import file_digest
+from mynah.utility.experiments.shipped import find_shipped
 
 RUN_FILE = "run.json"
 CLONE = Path(__file__).resolve().parents[2]
@@ -40,13 +41,16 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-def checkpoint_origin(source: str | Path | None) -> dict[str, str] | None:
+def checkpoint_origin(source: str | Path | None, upstream: str | None = None) -> dict[str, str] | None:
     """Which file a checkpoint came from: as given, its path and its SHA-256; of what is no file, the name alone.
 
-    Raises UserError as `locate_checkpoint` does.
+    upstream: whose weights they are, for the names of those that come with Mynah. Raises UserError as
+    `locate_checkpoint` does.
     """
     if source is None:
         return None
+    if upstream is not None and (shipped := find_shipped(source, upstream)):
+        return {"given": str(source), "file": str(shipped), "sha256": file_digest(shipped)}
     if not is_url(source) and not Path(source).expanduser().exists():
         return {"given": str(source)}
     folder = Path(source).expanduser() if not is_url(source) else None
