@@ -9,7 +9,7 @@ FOLDER: speaker folders of real speech. The head is SUPERB's; utterances are rea
   second epoch finds them in the system's page cache, where memory allows.
 
 The first is measured on `--batches` batches of the epoch, evenly spread, and scaled to its seconds of audio. The
-numbers that are kept do not matter to a second epoch, so the caches are filled with noise of the features' shapes. With
+numbers that are kept do not matter to a second epoch, so the caches are filled with noise of the right shapes. With
 `--first-epochs` they are computed, one utterance after the other, and the first epochs are reported too.
 """
 
