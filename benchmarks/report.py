@@ -140,8 +140,9 @@ class Report:
         )
 
     def add(self, row: Row) -> None:
-        """Add a row that was measured otherwise."""
+        """Add a row, and say so: the table comes at the end alone."""
         self.rows.append(row)
+        print(f"{row.what}: {row.seconds:.4f} s", flush=True)
 
     def matrix_gflops(self, precision: str) -> float:
         """Billions of operations per second of a square matrix product: what the machine can do just now."""

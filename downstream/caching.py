@@ -40,7 +40,7 @@ def open_cache(
         _say("features: the mean of each hidden state over time is kept, %.1f KiB an utterance", kib)
     splits = [*([training] if training else []), *others]
     to_disk = config.cache == "disk" and _can_outlive(splits)
-    dtype = _dtype(features, config) if to_disk else torch.float32
+    dtype = number_format(config, features.featurizer.reads_mean) if to_disk else torch.float32
     needed = features.count_bytes(chain.from_iterable(items.kept_lengths for items in splits), dtype.itemsize)
     if training is not None:
         _tell_of_crops(features, config, training, dtype)
@@ -61,9 +61,10 @@ def open_cache(
     return DiskCache(store, dtype)
 
 
-def _dtype(features: UpstreamFeatures, config: FeaturesConfig) -> torch.dtype:
+def number_format(config: FeaturesConfig, reads_mean: bool) -> torch.dtype:
+    """Of features on disk."""
     if config.cache_dtype == "auto":
-        return torch.float32 if features.featurizer.reads_mean else torch.float16
+        return torch.float32 if reads_mean else torch.float16
     return {"float16": torch.float16, "float32": torch.float32}[config.cache_dtype]
 
 

@@ -93,10 +93,10 @@ class InputKind:
 
 def _read_speech(path: Path, upstream: Any, config: Any) -> tuple[Iterable[Window], int]:
     bounds, samples = config.inference, audio_info(path).samples
-    gain_db = getattr(config.datarc, "gain_db", 0.0)  # as the task was trained, here and below
+    changes = config.signal_changes
     seconds = samples / SAMPLE_RATE
     if 0 < bounds.window_seconds < seconds:
-        return _speech_windows(path, samples, bounds.window_seconds, gain_db), samples
+        return _speech_windows(path, samples, bounds.window_seconds, changes.gain_db), samples
     if seconds > bounds.max_seconds:
         raise UnreadableAudio(
             path,
@@ -104,11 +104,11 @@ def _read_speech(path: Path, upstream: Any, config: Any) -> tuple[Iterable[Windo
             "files encoded in windows with -o inference.window_seconds=30",
         )
     wav, start = read_audio(path), 0
-    if getattr(config.datarc, "trim_silence", False):
+    if changes.trim_silence:
         wav, start = trim_silence(wav)
     if len(wav) < upstream.min_samples:
         raise UnreadableAudio(path, f"too short ({len(wav)} samples at 16 kHz)")
-    return [(with_gain(wav, gain_db), start)], samples
+    return [(with_gain(wav, changes.gain_db), start)], samples
 
 
 def _speech_windows(path: Path, samples: int, window_seconds: float, gain_db: float) -> Iterator[Window]:

@@ -66,6 +66,16 @@ class UpstreamInfo:
 
 
 @dataclass(frozen=True)
+class SignalChanges:
+    """What is done to speech when it is read: in training, in tests and in inference."""
+
+    trim_silence: bool = False
+    """Silence is cut off at both ends."""
+    gain_db: float = 0.0
+    """The level is changed by it."""
+
+
+@dataclass(frozen=True)
 class SignalInfo:
     """What `predict` may know of a signal beside its features."""
 
@@ -145,6 +155,11 @@ class DownstreamConfig(SharedConfig):
     scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     inference: InferenceConfig = Field(default_factory=InferenceConfig)
+
+    @property
+    def signal_changes(self) -> SignalChanges:
+        """Of a speech task; none unless a schema knows better."""
+        return SignalChanges()
 
 
 class DownstreamExpert(nn.Module, ABC):

@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic import Field
 
-from mynah.downstream.interfaces import SPLITS, DownstreamConfig, DownstreamExpert
+from mynah.downstream.interfaces import SPLITS, DownstreamConfig, DownstreamExpert, SignalChanges
 from mynah.utility.audio.corpus import Utterance, scan_corpora
 from mynah.utility.audio.labelled import AtCrop, LabelledSpeechDataset
 from mynah.utility.configuration.sections import Section, rules
+from mynah.utility.data.media_files import printable
 from mynah.utility.data.tables import read_split_table
 from mynah.utility.errors import UserError
 
@@ -33,6 +34,11 @@ class SpeechDataConfig(Section):
     max_bad_fraction: float = Field(0.05, ge=0, le=1)
     """The share of unreadable or too short files that is still accepted."""
 
+    @property
+    def signal_changes(self) -> SignalChanges:
+        """None, unless a section has options for them."""
+        return SignalChanges()
+
     @rules
     def _lengths_agree(self) -> Iterable[str | None]:
         if self.max_timestep is not None and self.max_timestep < self.min_timestep:
@@ -43,6 +49,10 @@ class SpeechTaskConfig(DownstreamConfig):
     """The schema of such a task; a subclass declares its own `datarc` and `model`."""
 
     datarc: SpeechDataConfig = Field(default_factory=SpeechDataConfig)
+
+    @property
+    def signal_changes(self) -> SignalChanges:
+        return self.datarc.signal_changes
 
 
 class SpeechTask(DownstreamExpert):
@@ -87,26 +97,28 @@ class SpeechTask(DownstreamExpert):
             raise UserError(
                 f"{data.file_path} has no utterance for the split '{split}'; every split needs some{self.split_hint}"
             )
-        labels, unknown = [], set()
+        labels, unknown = [], []
         for _, target in items:
             try:
                 labels.append(self.encode_label(target))
             except LookupError as error:
-                unknown.add(str(error.args[0]))
+                unknown.append(str(error.args[0]))
         if unknown:
+            examples = [f"'{printable(each)}'" for each in sorted(set(unknown))[:3]]
             raise UserError(
-                f"{data.file_path}: {len(unknown)} {self.names} of the split '{split}' are none of those that the "
-                f"task was trained with, such as {', '.join(sorted(unknown)[:3])}; correct them, give "
-                "datarc.file_path the corpus that it was trained on, or train anew"
+                f"{data.file_path}: {len(unknown)} of the {len(items)} utterances of the split '{split}' have "
+                f"{self.names} that the training split has not, such as {', '.join(examples)}; correct "
+                "them, leave these utterances out, or have such in the training split and train anew; for a trained "
+                "task, give datarc.file_path a corpus like the one that it was trained on"
             )
         return LabelledSpeechDataset(
             [utterance for utterance, _ in items],
             labels,
             max_samples=data.max_timestep if split == "train" or self.crops_everything else None,
             seed=self.config.seed,
-            trim_silence=getattr(data, "trim_silence", False),
+            trim_silence=data.signal_changes.trim_silence,
             at_crop=self.at_crop,
-            gain_db=getattr(data, "gain_db", 0.0),
+            gain_db=data.signal_changes.gain_db,
         )
 
     def scan(self, folders: Mapping[str, str | Path]) -> list[Utterance]:

@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 
 from mynah.downstream.build import Task, TaskOptions, build_new, find_trained, rebuild
-from mynah.downstream.interfaces import SPLITS
+from mynah.downstream.caching import number_format
+from mynah.downstream.interfaces import SPLITS, FeaturesConfig
 from mynah.downstream.layer_weights import draw_layer_weights, layer_weights
 from mynah.downstream.module import DownstreamModule
 from mynah.utility.configuration.load import save_config, to_plain
@@ -32,8 +34,15 @@ from mynah.utility.training.trainer_arguments import count_processes
 
 log = logging.getLogger("mynah")
 
-OWN_RESULTS = ("trainer.", "dataloader.", "features.zeroed", "features.cache", "features.disk_gib", "inference.")
-"""Keys that change no result, or that name their report otherwise."""
+SAME_RESULTS = (
+    *("trainer.", "dataloader.", "optimizer.", "scheduler.", "checkpoint.", "inference."),
+    *("features.cache", "features.disk_gib", "features.zeroed"),
+)
+"""Beginnings of keys that change no result of an evaluation, or (zeroed) that name their report otherwise."""
+OTHER_RESULTS = ("trainer.limit_test_batches",)
+"""Those among them that do change results."""
+ROUNDING = ("trainer.precision", "features.cache")
+"""Those that may change the format of numbers, and then the last digits of a result."""
 
 
 def train(options: TaskOptions) -> dict[str, Any]:
@@ -120,9 +129,16 @@ def evaluate(options: TaskOptions, split: str = "test") -> dict[str, Any]:
 
 
 def _report_suffix(options: TaskOptions, experiment: Experiment, module: DownstreamModule) -> str:
-    """What sets an evaluation apart from the run's own test: other data, other options, another checkpoint."""
-    changes = [each for each in options.overrides if not each.startswith(OWN_RESULTS)]
-    earlier = read_checkpoint(experiment.resume_from, "downstream")[METADATA].get("run", {}).get("data", {})
+    """What sets an evaluation apart from the run's own test: other data, other options, another checkpoint.
+
+    Options that change no result do not; nor do those of ROUNDING, where numbers are rounded as in the run.
+    """
+    metadata = read_checkpoint(experiment.resume_from, "downstream")[METADATA]
+    same_rounding = _rounding(to_plain(module.config), module) == _rounding(metadata["task_config"], module)
+    counted = OTHER_RESULTS if same_rounding else (*OTHER_RESULTS, *ROUNDING)
+    keys = {each: each.partition("=")[0].strip() for each in options.overrides}
+    changes = [each for each, key in keys.items() if not key.startswith(SAME_RESULTS) or key in counted]
+    earlier = metadata.get("run", {}).get("data", {})
     now = dataset_fingerprint(module.expert.get_dataset(module.test_split))
     if earlier.get(module.test_split, now) == now:
         changes = [each for each in changes if not each.startswith("datarc.file_path")]
@@ -135,6 +151,14 @@ def _report_suffix(options: TaskOptions, experiment: Experiment, module: Downstr
     text = "_".join(re.sub(r"[^\w.=-]+", "-", each.removeprefix("datarc.")) for each in changes)
     digest = hashlib.sha256("\n".join([*changes, now]).encode(errors="surrogateescape")).hexdigest()[:8]
     return f"_{text[:80]}_{digest}"
+
+
+def _rounding(config: dict[str, Any], module: DownstreamModule) -> tuple[str, str]:
+    """The precision, and the format of features on disk, if they lie there."""
+    features = FeaturesConfig.model_validate(config["features"])
+    rounds = features.cache == "disk" and not module.features.fine_tune
+    dtype = number_format(features, module.features.featurizer.reads_mean) if rounds else torch.float32
+    return str(config["trainer"].get("precision", "32-true")), str(dtype)
 
 
 def _make_trainer(options: TaskOptions, module: DownstreamModule) -> Trainer:

@@ -134,9 +134,11 @@ def without_unknown(
                 kept[split].append((utterance, text))
     if not unknown:
         return corpus
+    left_out = {split: len(items) - len(kept[split]) for split, items in corpus.items()}
+    where = ", ".join(f"{count} of the {len(corpus[split])} of {split}" for split, count in left_out.items() if count)
     names = ", ".join(printable(name) for name, _ in unknown.most_common(NAMED_IN_ERROR))
-    left_out = sum(map(len, corpus.values())) - sum(map(len, kept.values()))
-    told = f"{task.config.datarc.file_path}: {left_out} texts have {len(unknown)} {what}: {names}"
+    count, place = sum(left_out.values()), task.config.datarc.file_path
+    told = f"{place}: {count} texts ({where}) have {len(unknown)} {what}: {names}"
     if not task.config.datarc.skip_unknown:
         raise UserError(
             f"{told} (such as {example}); correct them, or leave these utterances out with datarc.skip_unknown=true"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from mynah.downstream.interfaces import SignalChanges
 from mynah.downstream.speech import SpeechDataConfig, scan_speech
 from mynah.utility.audio.corpus import Utterance
 from mynah.utility.audio.files import SAMPLE_RATE
@@ -53,6 +54,10 @@ class VerificationDataConfig(SpeechDataConfig):
     """Cut silence at both ends."""
     gain_db: float = -3.0
     """The level of every signal is changed by it."""
+
+    @property
+    def signal_changes(self) -> SignalChanges:
+        return SignalChanges(self.trim_silence, self.gain_db)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from mynah.downstream.interfaces import SignalChanges
 from mynah.downstream.speech import SpeechDataConfig, scan_speech
 from mynah.utility.audio.corpus import Utterance
 from mynah.utility.errors import UserError
@@ -35,6 +36,10 @@ class SpeakerDataConfig(SpeechDataConfig):
     """Samples at 16 kHz of a training crop, null for none; dev and test are always read whole."""
     trim_silence: bool = False
     """Cut silence at both ends."""
+
+    @property
+    def signal_changes(self) -> SignalChanges:
+        return SignalChanges(self.trim_silence)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,9 @@ def scaled(key: str, value: float) -> float:
 
 
 def formatted(key: str, mean: float, deviation: float | None = None) -> str:
-    """ "43.21 ± 1.05": in percent where the metric is a rate."""
+    """ "43.21 ± 1.05": in percent where the metric is a rate; a count, which is an int, as it is."""
+    if isinstance(mean, int) and key not in RATES and deviation is None:
+        return str(mean)
     digits = 2 if key in RATES else 4
     text = f"{scaled(key, mean):.{digits}f}"
     return text if deviation is None else f"{text} ± {scaled(key, deviation):.{digits}f}"

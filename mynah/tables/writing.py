@@ -126,13 +126,18 @@ def _details(grid: Grid) -> list[str]:
 
 
 def other_metrics(state: CellState) -> list[tuple[str, float]]:
-    """The means of all metrics of test at the chosen learning rate."""
+    """The means of all metrics of test at the chosen learning rate; of counts an int, where it is one."""
     found: dict[str, list[float]] = {}
     for trial in chosen_trials(state):
         for name, value in ((trial.outcome.metrics or {}).get("test") or {}).items():
             if isinstance(value, int | float):
-                found.setdefault(name, []).append(float(value))
-    return [(name, statistics.fmean(values)) for name, values in found.items()]
+                found.setdefault(name, []).append(value)
+    return [(name, _mean(values)) for name, values in found.items()]
+
+
+def _mean(values: Sequence[float]) -> float:
+    are_counts = all(isinstance(value, int) for value in values)
+    return statistics.mean(values) if are_counts else statistics.fmean(values)
 
 
 def chosen_trials(state: CellState) -> list[Trial]:

@@ -195,6 +195,27 @@ def test_evaluations_of_other_data_have_files_of_their_own(run, tmp_path, corpus
     assert (folder / "test" / "metrics.json").read_bytes() == own[folder / "test" / "metrics.json"]
 
 
+def test_evaluations_with_options_that_change_results_have_files_of_their_own_and_others_have_not(run, tmp_path):
+    """Means are not rounded on disk, but frames are."""
+    plugins = [tmp_path / "plugins"]
+
+    def folder_of(name: str, *overrides: str) -> str:
+        folder = tmp_path / name
+        before = {path.name for path in folder.glob("test_*")}
+        evaluate(TaskOptions(resume=folder, overrides=list(overrides), plugin_paths=plugins))
+        [report] = {path.name for path in folder.glob("test_*") if path.is_dir()} - before or {"test"}
+        return report
+
+    run(name="means")
+    assert folder_of("means", "features.cache=disk", "dataloader.eval_batch_size=2") == "test"
+    assert folder_of("means", "trainer.precision=32-true", "features.cache_gib=0.5") == "test"
+    assert folder_of("means", "trainer.precision=bf16-mixed").startswith("test_trainer.precision=bf16-mixed_")
+    assert folder_of("means", "trainer.limit_test_batches=1").startswith("test_trainer.limit_test_batches=1_")
+    run(name="frames", overrides=["model.pooling=statistics", "features.cache=off"])
+    assert folder_of("frames", "features.cache=memory") == "test"
+    assert folder_of("frames", "features.cache=disk").startswith("test_features.cache=disk_")
+
+
 def test_metrics_speak_of_the_best_checkpoint(run, tmp_path):
     metrics = run()
     folder = tmp_path / "run"

@@ -134,6 +134,7 @@ def test_a_label_that_the_task_was_not_trained_with_is_told(table):
     state = build(table).state()
     table.write_text(table.read_text().replace("dog,test", "wolf,test"))
     with pytest.raises(
-        UserError, match=r"1 labels of the split 'test' are none of those .* trained with, such as wolf"
+        UserError,
+        match=r"1 of the 2 utterances of the split 'test' have labels that the training split has not, .* 'wolf'",
     ):
         build(table, state=state).get_dataset("test")

@@ -156,7 +156,9 @@ def test_split_without_files_is_refused(table):
 
 def test_a_character_that_training_does_not_have_is_told(table):
     table.write_text(table.read_text().replace("cab,test", "cub,test"))
-    with pytest.raises(UserError, match=r"1 characters of the split 'test' are none of those .* such as u"):
+    with pytest.raises(
+        UserError, match=r"1 of the \d utterances of the split 'test' have characters .* such as 'u'; correct"
+    ):
         build(table).get_dataset("test")
 
 

@@ -129,6 +129,9 @@ def test_two_files_of_one_name_are_told(librispeech):
 def test_odd_characters_are_named_or_their_utterances_left_out(librispeech):
     path = librispeech / "train" / "1" / "7" / "1-7.trans.txt"
     path.write_text("1-7-0000 HE HÔPED 3\u200b\n1-7-0001 IT'S | STEW\n")
-    with pytest.raises(UserError, match=r"2 texts have 4 characters that are not A to Z.*\\u200b.*skip_unknown=true"):
+    with pytest.raises(
+        UserError,
+        match=r"2 texts \(2 of the 3 of train\) have 4 characters that are not A to Z.*\\u200b.*skip_unknown=true",
+    ):
         corpus_of(librispeech)
     assert corpus_of(librispeech, "datarc.skip_unknown=true")["train"] == ["FOR DINNER"]

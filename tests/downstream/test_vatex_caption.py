@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 import mynah.downstream.vatex_caption.expert as expert_module
 from mynah import ROOT
+from mynah.downstream.feature_items import FeatureItems
 from mynah.downstream.interfaces import SPLITS
 from mynah.downstream.vatex_caption.expert import DownstreamExpert
 from mynah.downstream.vatex_caption.model import video_positions
@@ -161,6 +162,9 @@ def test_items_are_frames_with_all_captions_and_augmented_ones_are_random_square
             assert item["label"] == captions[item["name"]]
     augmented = build("datarc.augment=true")
     item = augmented.get_dataset("train")[0, 0]
+    again = [FeatureItems(augmented.get_dataset("train"), 1)[number, 0, True] for number in range(2)]
+    assert again[0]["key"] == again[1]["key"]  # features.windows=1: the crop comes again, and
+    assert all(len(each["label"]) > 1 for each in again)  # a step still draws among all captions
     assert item["signal"].shape == (8, 3, 16, 16) and not item["fixed"]
     assert augmented.get_dataset("dev")[0, 0]["fixed"]
 

@@ -157,7 +157,9 @@ def utterance_statistics(x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
     offset = (x - first).masked_fill_(~valid, 0.0)
     mean = offset.sum(1, keepdim=True) / count
     squares = offset.sub_(mean).masked_fill_(~valid, 0.0).square_().sum(1, keepdim=True)
-    return first + mean, (squares / (count - 1).clamp(min=1)).sqrt()
+    variance, never_changes = squares / (count - 1).clamp(min=1), squares == 0
+    # The root of 0 would have an infinite gradient, and silence a gradient of NaN: it has none.
+    return first + mean, variance.masked_fill(never_changes, 1.0).sqrt().masked_fill(never_changes, 0.0)
 
 
 def utterance_cmvn(x: Tensor, frames: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import socket
+import time
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +20,11 @@ except ImportError:  # not a POSIX system
 
 LOCK_FILE = "run.lock"
 """Says who holds or last held the lock. The lock itself is the system's, and ends with the process in any case."""
+
+HELD = (errno.EACCES, errno.EAGAIN)
+"""What the system answers where another process holds the lock."""
+PATIENCE_SECONDS, PAUSE_SECONDS = 0.3, 0.02
+"""A lock that is held no longer than this is only being looked at, by `is_locked` of another process."""
 
 log = logging.getLogger("mynah")
 
@@ -40,11 +46,11 @@ def lock_run(folder: Path) -> None:
     except OSError as error:
         raise UserError(f"{folder}: cannot be written to: {error.strerror}; -p gives another place") from error
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(file, PATIENCE_SECONDS)
     except OSError as error:
         holder = _describe(file)
         file.close()
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
+        if error.errno not in HELD:
             log.warning("%s: cannot be locked (%s); take care that no two runs write to it", folder, error.strerror)
             return
         raise UserError(
@@ -63,16 +69,31 @@ def unlock_run(folder: Path) -> None:
 
 def is_locked(folder: Path) -> bool:
     """Whether another process holds the lock of a folder. For a process that holds none of its own there: closing
-    the file would give that back."""
+    the file would give that back.
+
+    The lock is taken for a moment, as Python has no portable way to ask alone; `lock_run` has patience with that.
+    """
     path = folder.resolve() / LOCK_FILE
     if fcntl is None or path in _held:
         return False
     try:
         with path.open("r+", encoding="utf-8") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(file, 0.0)
     except OSError as error:
-        return error.errno in (errno.EACCES, errno.EAGAIN)
+        return error.errno in HELD
     return False
+
+
+def _take(file: IO[str], patience_seconds: float) -> None:
+    """Raises OSError, with an error of HELD where another process has held the lock all the time."""
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in HELD or time.monotonic() >= deadline:
+                raise
+        time.sleep(PAUSE_SECONDS)
 
 
 def _sign(file: IO[str]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import statistics
 
 import pytest
@@ -109,6 +110,22 @@ def test_numbers_are_shown_in_percent_where_they_are_rates():
     assert formatted("accuracy", 0.12347) == "12.35"
     assert formatted("wer", 1.5, 0.1) == "150.00 ± 10.00"
     assert formatted("min_dcf", 0.5) == "0.5000"
+    assert formatted("accuracy", 1) == "100.00"
+
+
+def test_counts_are_shown_as_they_are(table_of, fabricate):
+    table = table_of(upstreams=["fbank"], tasks=["emotion"], lrs=[1e-3], seeds=2)
+    metric = Metric("accuracy", "max")
+    [cell] = cells_of(table.config, table.folder)
+    for run in [*cell.runs(1e-3, 1), *cell.runs(1e-3, 2)]:
+        fabricate(run, 0.5, 0.5)
+        path = run.folder / "metrics.json"
+        metrics = json.loads(path.read_text())
+        metrics["test"].update(trials=37720, clips=run.seed)
+        path.write_text(json.dumps(metrics))
+    states = [assess(cell, metric, lambda run: run.outcome())]
+    text = markdown(Grid("t", table.config.upstreams, table.config.tasks, {"emotion": metric}, states))
+    assert re.search(r"trials 37720[, ]", text) and "clips 1.5000" in text
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 2), (24, 4)])

@@ -8,7 +8,13 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from mynah.utility.audio.spectrogram import Spectrogram, SpectrogramConfig, add_deltas, utterance_cmvn
+from mynah.utility.audio.spectrogram import (
+    Spectrogram,
+    SpectrogramConfig,
+    add_deltas,
+    utterance_cmvn,
+    utterance_statistics,
+)
 from mynah.utility.configuration.problems import validate
 from mynah.utility.nn.padding import pad_signals
 
@@ -228,3 +234,27 @@ def test_a_sample_rate_other_than_that_of_the_waveforms_is_refused():
     assert validate(SpectrogramConfig, {"sample_rate": 8000, "n_fft": 2046})[1] == [
         ("sample_rate", "waveforms are brought to 16000 Hz, got 8000")
     ]
+
+
+def test_gradients_are_those_of_finite_differences_and_zero_where_nothing_changes():
+    """Of three bins: one that changes, one that nearly does not, one of digital silence."""
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(1, 6, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 1e-3, 0.0])
+    frames, weights = torch.tensor([5]), torch.randn(1, 6, 3, generator=generator, dtype=torch.float64)
+
+    def loss(x: Tensor) -> Tensor:
+        mean, deviation = utterance_statistics(x, frames)
+        return (weights * (mean + 3 * deviation)).sum() + (weights * utterance_cmvn(x, frames)).sum()
+
+    [gradient] = torch.autograd.grad(loss(x.requires_grad_()), x)
+    for index in np.ndindex(1, 6, 2):
+        step = torch.zeros_like(x)
+        step[index] = 1e-7
+        with torch.no_grad():
+            expected = (loss(x + step) - loss(x - step)) / 2e-7
+        assert gradient[index].item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-6), index
+    assert gradient[0, :, 2].isfinite().all()
+    silence = torch.zeros(1, 6, 3, requires_grad=True)
+    _, deviation = utterance_statistics(silence, frames)
+    [gradient] = torch.autograd.grad(deviation.sum() + utterance_cmvn(silence, frames).sum(), silence)
+    assert torch.all(gradient == 0) and torch.all(deviation == 0)

@@ -23,6 +23,17 @@ time.sleep(60)
 """
 
 
+LOOK = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from mynah.utility.experiments.lock import is_locked
+print("looking", flush=True)
+while True:
+    is_locked(Path(sys.argv[1]))
+"""
+
+
 @pytest.fixture
 def holder(tmp_path):
     path = ROOT if (ROOT / "mynah").is_dir() else ROOT.parent
@@ -55,6 +66,21 @@ def test_a_process_may_lock_again_what_it_holds_or_has_given_back(tmp_path):
     lock_run(tmp_path)
     unlock_run(tmp_path)
     assert time.monotonic() - started < 5
+
+
+def test_who_only_looks_whether_a_folder_is_locked_keeps_no_run_from_locking_it(tmp_path):
+    lock_run(tmp_path)  # from now on the file is there
+    unlock_run(tmp_path)
+    path = ROOT if (ROOT / "mynah").is_dir() else ROOT.parent
+    process = subprocess.Popen([sys.executable, "-c", LOOK, tmp_path, path], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "looking\n"
+        for _ in range(300):
+            lock_run(tmp_path)
+            unlock_run(tmp_path)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_lock_is_seen_by_others_as_long_as_its_process_lives(holder, tmp_path):
