@@ -14,6 +14,7 @@ import soundfile
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from mynah.commands import pretrain as run_pretrain
 from mynah.utility.acoustic.pretraining import AcousticPretraining
@@ -341,3 +342,22 @@ def test_a_configuration_without_data_and_without_a_demo_recipe_is_refused(monke
     with pytest.raises(UserError, match=r"no data configured, and .*mine\.yaml has no section demo"):
         run_pretrain.run(run_pretrain.parse_arguments())
     assert not (tmp_path / "x").exists()
+
+
+def test_a_compiled_encoder_ends_in_the_weights_of_one_that_is_not(pretrain, tmp_path, monkeypatch):
+    compile_module, compiled = nn.Module.compile, []
+
+    def compile_without_a_compiler(module):
+        compiled.append(module)
+        compile_module(module, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", compile_without_a_compiler)
+    for name, options in (("plain", []), ("compiled", ["compile=true"])):
+        pretrain("-n", name, "-u", "aalbert", overrides=["trainer.max_steps=2", *options])
+    plain, other = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("plain", "compiled")
+    )
+    assert len(compiled) == 1 and plain.keys() == other.keys()
+    for name, weight in plain.items():
+        torch.testing.assert_close(other[name], weight, atol=1e-6, rtol=1e-5)

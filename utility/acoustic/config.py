@@ -54,6 +54,9 @@ class AcousticPretrainConfig(AcousticConfig, PretrainConfig):
     datarc: CorpusConfig = Field(default_factory=CorpusConfig)
     dataloader: LoaderConfig = Field(default_factory=LoaderConfig)
     logging: LoggingConfig = Field(default_factory=LoggingConfig)
+    compile: bool = False
+    """Whether torch.compile makes the encoder. It pays on a GPU where batches are large: a sixth of a full
+    recipe's step. It takes half a minute before the first step, and needs a C compiler."""
 
     @rules
     def _clusters_begin_with_a_teacher(self) -> Iterable[str | None]:

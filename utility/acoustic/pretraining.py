@@ -100,6 +100,10 @@ class AcousticPretraining(PretrainingModule):
             for name, buffer in own.items():
                 buffer.copy_(learned[name])
 
+    def on_fit_start(self) -> None:
+        if self.config.compile:
+            self.model.encoder.compile()
+
     def data_fingerprints(self) -> dict[str, str]:
         """Of what is trained on and of what is held out."""
         parts = {"training": self.train_utterances, "held-out": self.validation_items}
