@@ -95,19 +95,27 @@ Start = Callable[..., subprocess.Popen]
 
 
 @pytest.fixture
-def start(own_cache) -> Start:
+def start(own_cache, tmp_path_factory) -> Start:
     """start("run_pretrain.py", *arguments) -> the script as a process of its own, on one thread.
 
-    Where there is no clone it is the installed program, `mynah pretrain`.
+    With forked=True it is forked from one that has imported the libraries (forked.py), else a new interpreter's.
+    Where there is no clone it is that of the installed program, `mynah pretrain`.
     """
     processes = []
 
-    def begin(name: str, *arguments: str) -> subprocess.Popen:
+    def begin(name: str, *arguments: str, forked: bool = False) -> subprocess.Popen:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MYNAH_CACHE": str(own_cache)}
+        if CLONE and name != "-c" and forked:
+            from tests.forked import ForkedProcess
+
+            output = tmp_path_factory.mktemp("output") / "printed.txt"
+            processes.append(ForkedProcess(REPOSITORY / name, arguments, environment, output))
+            return processes[-1]
         program = [name] if CLONE or name == "-c" else ["-m", "mynah", name.removeprefix("run_").removesuffix(".py")]
         process = subprocess.Popen(
             [sys.executable, *program, *arguments],
             cwd=REPOSITORY,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MYNAH_CACHE": str(own_cache)},
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -125,10 +133,13 @@ def start(own_cache) -> Start:
 
 @pytest.fixture
 def script(start) -> Callable[..., tuple[int, str]]:
-    """script("run_pretrain.py", *arguments) -> (exit status, everything it printed)."""
+    """script("run_pretrain.py", *arguments) -> (exit status, everything it printed).
 
-    def run(*command: str) -> tuple[int, str]:
-        process = start(*command)
+    The process is forked from one that has imported the libraries; with fresh=True it is a new interpreter's.
+    """
+
+    def run(*command: str, fresh: bool = False) -> tuple[int, str]:
+        process = start(*command, forked=not fresh)
         output, _ = process.communicate(timeout=240)
         return process.returncode, output
 

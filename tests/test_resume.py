@@ -49,7 +49,7 @@ def pretrain(tmp_path, tiny_pretraining):
 
 
 def test_a_killed_run_resumes_to_the_very_weights_of_an_uninterrupted_one(tmp_path, start, script, pretrain):
-    status, output = script(*pretrain("whole"))
+    status, output = script(*pretrain("whole"), fresh=True)
     assert status == 0, output
     whole = load(tmp_path / "whole" / "checkpoints" / "last.ckpt")
 
@@ -124,7 +124,9 @@ def test_a_full_disk_leaves_the_earlier_checkpoints_good(tmp_path, script, pretr
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # inherited: no file may grow beyond 100 kB
     try:
-        status, output = script("run_pretrain.py", "-e", str(tmp_path / "run"), "-o", "trainer.max_steps=40")
+        status, output = script(
+            "run_pretrain.py", "-e", str(tmp_path / "run"), "-o", "trainer.max_steps=40", fresh=True
+        )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert status == 2 and "could not be saved" in output and "Traceback" not in output, output

@@ -124,11 +124,16 @@ def test_a_model_configuration_file_goes_on_top_of_the_plugins_own(pretrain, tmp
     assert written["model"]["frames_per_position"] == 5 and written["features"]["input"]["num_deltas"] == 1
 
 
-@pytest.mark.parametrize(("recipe", "probability"), [("base", 1.0), ("small", 0.8), ("demo", 0.8)])
-def test_recipes_are_taken_by_name_with_the_users_own_data(pretrain, tmp_path, corpus, recipe, probability):
+@pytest.mark.parametrize(
+    ("recipe", "proportion", "probability"), [("base", 0.15, 1.0), ("small", 0.5, 1.0), ("demo", 0.15, 0.8)]
+)
+def test_recipes_are_taken_by_name_with_the_users_own_data(
+    pretrain, tmp_path, corpus, recipe, proportion, probability
+):
     assert pretrain("-n", "run", "-u", "aalbert", "-c", recipe, overrides=["trainer.max_steps=1"]) == 0
     written = yaml.safe_load((tmp_path / "run" / "pretrain_config.yaml").read_text())
     assert written["datarc"]["file_path"] == {"tones": str(corpus)}
+    assert written["masking"]["mask_proportion"] == proportion
     assert written["masking"]["zero_probability"] == probability
     assert written["features"]["input"]["num_deltas"] == 1  # as all recipes of aalbert have it
 
@@ -203,7 +208,7 @@ def test_a_checkpoint_of_another_upstream_is_refused(pretrain, tmp_path):
 
 
 def test_a_user_mistake_ends_the_script_without_a_traceback(script, tmp_path):
-    status, output = script("run_pretrain.py", "-n", "run", "-u", "albert", "-p", str(tmp_path))
+    status, output = script("run_pretrain.py", "-n", "run", "-u", "albert", "-p", str(tmp_path), fresh=True)
     assert status == 2
     assert output.startswith("error: unknown upstream 'albert'") and "Traceback" not in output
 

@@ -133,8 +133,9 @@ def test_the_small_recipe_is_the_papers_model_made_small_and_has_a_demo(name):
     base, small = recipe(name), recipe(name, file="small.yaml")
     assert count(TransformerEncoder(small.model)) <= (3e6 if name == "mockingjay" else 2e6)
     assert small.objective.name == base.objective.name
-    assert small.features == base.features
-    assert small.model.frames_per_position == base.model.frames_per_position
+    assert small.features.front_end == base.features.front_end
+    if name != "mockingjay":  # the weights that are given away
+        assert (small.features.input.cmvn, small.model.frames_per_position) == ("corpus", 2)
     assert small.trainer["max_steps"] == small.scheduler.num_training_steps < base.trainer["max_steps"] / 10
     assert recipe(name, demo=True, file="small.yaml").trainer["max_steps"] == 1000
 
