@@ -114,7 +114,7 @@ class Resemblyzer(SpeechUpstream):
         return F.normalize(self.linear(states).relu(), dim=-1) * SIZE**0.5
 
     def build_arguments(self) -> dict[str, Any]:
-        return to_plain(self.config)
+        return {**to_plain(self.config), "random_weights": True}
 
 
 def _gain(wavs: Tensor, lengths: Tensor) -> Tensor:
