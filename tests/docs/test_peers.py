@@ -81,6 +81,17 @@ def test_they_are_built_again_from_their_own_arguments(expert):
 
 
 @torch.no_grad()
+def test_autocast_and_bfloat16_change_rounding_alone(expert):
+    signals = [voice(30000, 1), voice(9000, 2)]
+    expected = expert(signals)["last_hidden_state"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(expert(signals)["last_hidden_state"], expected)
+    rounded = expert.bfloat16()(signals)["last_hidden_state"]
+    assert rounded.dtype == expert.dtype
+    assert (torch.cosine_similarity(rounded[:, 0].float(), expected[:, 0]) > 0.98).all()
+
+
+@torch.no_grad()
 def test_resemblyzers_frames_are_what_an_lstm_makes_of_librosas_mel_of_a_louder_waveform():
     model, wav = load("resemblyzer", random_weights=True, positions="frames"), voice(30000, 5, 0.001)
     rms = float(wav.square().mean().sqrt())

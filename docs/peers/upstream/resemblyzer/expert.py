@@ -58,9 +58,8 @@ class Mel(SinglePrecision):
         self.register_buffer("hann", torch.hann_window(WINDOW), persistent=False)
 
     def forward(self, wavs: Tensor) -> Tensor:
-        with torch.autocast(wavs.device.type, enabled=False):
-            spectra = torch.stft(wavs, WINDOW, HOP, window=self.hann, pad_mode="constant", return_complex=True)
-            return spectra.abs().square().transpose(1, 2) @ self.filters
+        spectra = torch.stft(wavs, WINDOW, HOP, window=self.hann, pad_mode="constant", return_complex=True)
+        return spectra.abs().square().transpose(1, 2) @ self.filters
 
 
 class Resemblyzer(SpeechUpstream):
@@ -96,11 +95,12 @@ class Resemblyzer(SpeechUpstream):
     def encode(self, wavs: Tensor, lengths: Tensor, num_hidden_states: int) -> tuple[tuple[Tensor, ...], Tensor]:
         positions = torch.tensor([self.count_positions(samples) for samples in lengths.tolist()], device=wavs.device)
         wavs = wavs * _gain(wavs, lengths)[:, None]
-        if self.by_frames:
-            states = self.lstm(self.mel(wavs).to(self.dtype))[0]
-        else:
-            states = self._encode_partials(wavs, lengths_to_mask(positions))
-        return (states, self._d_vectors(states))[:num_hidden_states], positions
+        with torch.autocast(wavs.device.type, enabled=False):  # for which CPUs have no LSTM
+            if self.by_frames:
+                states = self.lstm(self.mel(wavs).to(self.dtype))[0]
+            else:
+                states = self._encode_partials(wavs, lengths_to_mask(positions))
+            return (states, self._d_vectors(states))[:num_hidden_states], positions
 
     def _encode_partials(self, wavs: Tensor, valid: Tensor) -> Tensor:
         """wavs: (B, T); valid: (B, P) -> (B, P, SIZE), the LSTM's output after each partial utterance."""
