@@ -23,6 +23,7 @@ SOURCES = sorted(
 EVERYTHING = [
     *SOURCES,
     *sorted((REPOSITORY / "benchmarks").rglob("*.py")),
+    *sorted((REPOSITORY / "docs").rglob("*.py")),
     *sorted((REPOSITORY / "tests").rglob("*.py")),
 ]
 

@@ -1,0 +1,1 @@
+"""The speech embedding in openWakeWord's wheel as a speech upstream."""

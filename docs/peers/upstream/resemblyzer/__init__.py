@@ -1,0 +1,1 @@
+"""The speaker encoder in Resemblyzer's wheel as a speech upstream."""
