@@ -88,6 +88,8 @@ def locate_checkpoint(source: str | Path, upstream: str | None = None) -> Path:
     upstream: whose weights are asked for; then a name may mean some that come with Mynah (`shipped.py`), and goes
     before a file or directory that is called so. Raises UserError where there is none.
     """
+    if not str(source).strip():
+        raise UserError("the checkpoint is given as an empty text; give a file, an experiment, a URL or a name")
     if is_url(source):
         return download(str(source))
     if upstream is not None and (shipped := find_shipped(source, upstream)):
