@@ -106,8 +106,17 @@ def locate_checkpoint(source: str | Path, upstream: str | None = None) -> Path:
         raise UserError(f"{path}: no checkpoints/last.ckpt in this directory; give an experiment or a .ckpt file")
     if not path.exists():
         advice = advice_on_name(source, upstream)
-        raise UserError(f"{path}: no such checkpoint{advice}; give a .ckpt file, an experiment's directory or a URL")
+        raise UserError(
+            f"{path}: no such checkpoint{advice}; give a .ckpt file, an experiment's directory or a URL"
+            f"{_neighbours(path)}"
+        )
     return path
+
+
+def _neighbours(path: Path) -> str:
+    """What to say of the checkpoints that lie where one is missing; "" where there are none."""
+    there = sorted(each.name for each in path.parent.glob("*.ckpt") if not each.name.startswith("."))
+    return f"; in that folder lie {some_of(there)}" if there else ""
 
 
 def newest_state(checkpoints: Path) -> Path | None:
