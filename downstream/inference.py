@@ -21,6 +21,7 @@ from mynah.utility.audio.files import (
     trim_silence,
     with_gain,
 )
+from mynah.utility.configuration.several import as_several
 from mynah.utility.data.media_files import UnreadableMedia, printable
 from mynah.utility.errors import is_lack_of_memory
 from mynah.utility.experiments.folder import make_writable
@@ -45,7 +46,9 @@ class Prediction:
     """Why the file could not be read; the result is empty then."""
 
 
-def predict(options: TaskOptions, inputs: Sequence[str | Path], pictures: Path | None = None) -> Iterator[Prediction]:
+def predict(
+    options: TaskOptions, inputs: str | Path | Sequence[str | Path], pictures: Path | None = None
+) -> Iterator[Prediction]:
     """Predictions of a trained task (`options.resume`) for files and for those in folders, one at a time.
 
     pictures: a folder for a picture of each prediction, where the task draws any. Raises UserError.
@@ -58,7 +61,7 @@ def predict(options: TaskOptions, inputs: Sequence[str | Path], pictures: Path |
     kind = INPUTS[model.expert.modality]
     drawn: set[Path] = set()
     first: Prediction | None = None
-    for given in map(Path, inputs):
+    for given in map(Path, as_several(inputs)):
         for path in kind.find(given) if given.is_dir() else [given]:
             picture = pictures and _unused_name(pictures / f"{path.stem}.png", drawn)
             try:

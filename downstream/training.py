@@ -16,6 +16,7 @@ from mynah.downstream.interfaces import SPLITS, FeaturesConfig
 from mynah.downstream.layer_weights import draw_layer_weights, layer_weights
 from mynah.downstream.module import DownstreamModule
 from mynah.utility.configuration.load import save_config, to_plain
+from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import METADATA, read_checkpoint
 from mynah.utility.experiments.folder import Experiment, is_launched_process, make_writable, write_json
 from mynah.utility.experiments.provenance import RunRecord, checkpoint_origin
@@ -106,7 +107,12 @@ def _fit_and_test(options: TaskOptions, trainer: Trainer, module: DownstreamModu
 
 
 def evaluate(options: TaskOptions, split: str = "test") -> dict[str, Any]:
-    """Metrics of one split with a trained task (`options.resume`), also written with a report into its folder."""
+    """Metrics of one split with a trained task (`options.resume`), also written with a report into its folder.
+
+    Raises UserError.
+    """
+    if split not in SPLITS:
+        raise UserError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
     check_device(options.device)
     experiment = find_trained(options, writes=True)
     module = DownstreamModule(rebuild(options, experiment))

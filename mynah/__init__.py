@@ -78,8 +78,11 @@ def evaluate(trained: str | Path, split: str = "test", **options: Any) -> dict[s
     return training.evaluate(build.TaskOptions(resume=trained, **options), split)
 
 
-def predict(trained: str | Path, inputs: Sequence[str | Path], **options: Any) -> Iterator[Prediction]:
-    """Predictions of a trained task for files and for those in folders, one by one. options: as of `train`."""
+def predict(trained: str | Path, inputs: str | Path | Sequence[str | Path], **options: Any) -> Iterator[Prediction]:
+    """Predictions of a trained task, one by one, for files and for those in folders; or for a single one of these.
+
+    options: as of `train`.
+    """
     from mynah.downstream import build, inference
 
     return inference.predict(build.TaskOptions(resume=trained, **options), inputs)

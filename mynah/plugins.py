@@ -26,6 +26,7 @@ from typing import Any
 
 import mynah
 from mynah.utility.configuration.sections import nearest
+from mynah.utility.configuration.several import as_several
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.shipped import shipped_weights
 
@@ -173,7 +174,7 @@ def _roots(plugin_paths: Sequence[str | Path]) -> list[Path]:
     """Mynah's own root and the plugin paths, each once."""
     roots = [mynah.ROOT]
     variable = [path for path in os.environ.get(PATH_VARIABLE, "").split(os.pathsep) if path]
-    for given in [*plugin_paths, *variable]:
+    for given in [*as_several(plugin_paths), *variable]:
         path = Path(given).expanduser().resolve()
         expected = "expected a folder that holds upstream/ or downstream/"
         if given in variable:

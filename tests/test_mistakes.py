@@ -81,6 +81,7 @@ TASKS = {
     "-n x -u aalbert -d voxceleb1_speaker -k {tmp}/nowhere": "no such checkpoint",
     "-n x -u aalbert -d voxceleb1_speaker -k {tmp}/text.ckpt": "not a readable checkpoint",
     "-n x -u aalbert -d voxceleb1_speaker -k ftp://host/a": "not a URL",
+    "-n x -u aalbert -d voxceleb1_speaker -k=": "given as an empty text",
     "-n x -u aalbert -d voxceleb1_speaker -k https://host/a#sha256=1": "64 hexadecimal digits",
     "-n x -u aalbert -d voxceleb1_speaker -g {tmp}/model.yaml -t {tmp}/model.yaml": "-t",
     "-n x -u aalbert -d voxceleb1_speaker -g {tmp}/nowhere.yaml": "nowhere.yaml",

@@ -146,8 +146,10 @@ def _target(options: ExportOptions, upstream: str) -> Path:
     target = Path(folder) / f"{upstream}-{options.name}{shipped.SUFFIX}"
     there = [path for path in (target, target.with_suffix(shipped.CARD)) if path.exists()]
     if there and not options.overwrite:
-        names = " and ".join(map(str, there))
-        raise UserError(f"{names} exists already; --overwrite replaces it, --name takes another name")
+        verb = "exists" if len(there) == 1 else "exist"
+        raise UserError(
+            f"{' and '.join(map(str, there))} {verb} already; --overwrite replaces it, --name takes another name"
+        )
     return target
 
 

@@ -21,6 +21,7 @@ from mynah.tables.superb import JSON, write_superb
 from mynah.tables.worker import Worker
 from mynah.tables.writing import CSV, MARKDOWN, Grid, write_tables
 from mynah.utility.configuration.load import load_recipe, to_plain
+from mynah.utility.configuration.several import as_several
 from mynah.utility.errors import UserError
 
 RESULTS = (MARKDOWN, CSV, JSON, PICTURE)
@@ -44,13 +45,13 @@ class BenchmarkOptions:
     """--retry: try again what failed."""
     device: str = "auto"
     """--device: auto, cpu or cuda."""
-    plugin_paths: Sequence[str | Path] = ()
-    """--plugin-path: folders with plugins outside of Mynah."""
+    plugin_paths: str | Path | Sequence[str | Path] = ()
+    """--plugin-path: folders with plugins outside of Mynah, or one."""
 
     @property
     def more(self) -> list[str]:
         """Arguments of every experiment."""
-        paths = [part for path in self.plugin_paths for part in ("--plugin-path", str(path))]
+        paths = [part for path in as_several(self.plugin_paths) for part in ("--plugin-path", str(path))]
         return [*(["--device", self.device] if self.device != "auto" else []), *paths]
 
 

@@ -18,6 +18,7 @@ from mynah.tables.specs import (
 )
 from mynah.utility.configuration.load import from_plain, load_config, to_plain
 from mynah.utility.configuration.sections import Section, nearest, one_of, refuse, rules, shown
+from mynah.utility.configuration.several import as_several
 from mynah.utility.errors import UserError
 
 SWEEPS = ("first", "all")
@@ -131,7 +132,7 @@ def read_table(file: Path | None, given: dict[str, Any]) -> TableConfig:
     plain = {} if file is None else to_plain(load_config(TableConfig, files=[file]))
     if missing := [f"--{key}" for key in ("upstreams", "tasks") if key not in plain and key not in given]:
         raise UserError(f"a table needs {' and '.join(missing)}; give them, or a file of a table with -c")
-    added = {key: [*plain.get(key, ()), *given.get(key, ())] for key in ("options", "vary")}
+    added = {key: [*plain.get(key, ()), *as_several(given.get(key, ()))] for key in ("options", "vary")}
     return complete(from_plain(TableConfig, {**plain, **given, **added}, "the table's options"))
 
 

@@ -225,6 +225,11 @@ def test_metrics_speak_of_the_best_checkpoint(run, tmp_path):
     assert metrics["dev"] == pytest.approx({key: again[key] for key in metrics["dev"]}, rel=1e-5)
 
 
+def test_an_unknown_split_is_told_before_the_checkpoint_is_read():
+    with pytest.raises(UserError, match="unknown split 'valid'; expected one of train, dev, test"):
+        evaluate(TaskOptions(resume="nowhere"), "valid")
+
+
 def tiny_upstream(tmp_path, corpus, name, seed):
     values = ["model.hidden_size=16", "model.num_attention_heads=2", "model.num_hidden_layers=1"]
     values += ["model.intermediate_size=16", f"datarc.file_path={{t: {corpus}}}", "datarc.min_timestep=1600"]

@@ -115,3 +115,10 @@ def test_json_is_whole_when_it_is_interrupted(trained, folder, capsys, monkeypat
     assert end.value.code == 130
     [prediction] = json.loads(capsys.readouterr().out)
     assert prediction["file"] == str(folder / "a.wav") and prediction["speakers"]
+
+
+def test_a_single_file_or_text_is_taken_as_one_of_a_list(trained, folder):
+    """A text is a sequence of characters, and "." is a folder."""
+    for given in (folder / "a.wav", str(folder / "a.wav")):
+        [prediction] = predict(TaskOptions(resume=str(trained), overrides="inference.max_seconds=5"), given)
+        assert prediction.path == folder / "a.wav" and prediction.result

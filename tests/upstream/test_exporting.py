@@ -233,11 +233,18 @@ def test_the_command_says_what_it_wrote(run, weights, monkeypatch, capsys, tmp_p
     assert digest in card and digest in printed
 
 
+def test_reading_an_export_says_nothing_of_pickles(small, recwarn):
+    """Torch warns where a file of another kind is read as a pickle."""
+    for upstream, source in (("melhubert", "small"), ("melhubert", small)):
+        mynah.load(upstream, ckpt=source)
+    assert not [str(warning.message) for warning in recwarn if "pickle" in str(warning.message)]
+
+
 def test_an_earlier_file_is_replaced_only_where_that_is_asked_for(small, run):
     card, content = small.with_suffix(".md"), small.read_bytes()
     card.write_text("my results")
     options = {"source": run, "name": "small", "licenses": {"tones": "CC0"}}
-    with pytest.raises(UserError, match="exists already; --overwrite replaces it"):
+    with pytest.raises(UserError, match="exist already; --overwrite replaces it"):
         export(ExportOptions(**options))
     small.unlink()
     with pytest.raises(UserError, match=r"small\.md exists already"):  # a card alone is someone's work as well

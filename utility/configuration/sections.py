@@ -75,9 +75,18 @@ def refuse(problems: Iterable[str | None]) -> None:
         raise PydanticCustomError(RULE, "{text}", {"text": "\n".join(found)})
 
 
+MIN_BEGINNING = 3
+
+
 def nearest(given: str, possible: Iterable[str], likeness: float = 0.6) -> str | None:
-    """The possible name most like the given one, whatever its case; None if none is that alike (0 to 1)."""
+    """The possible name most like the given one, whatever its case; None if none is that alike (0 to 1).
+
+    A single one that begins with the given text (of three letters at least) goes before others.
+    """
     by_lower = {name.lower(): name for name in possible}
+    continued = [name for lower, name in by_lower.items() if lower.startswith(given.lower())]
+    if len(continued) == 1 and len(given) >= MIN_BEGINNING:
+        return continued[0]
     matches = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=likeness)
     return by_lower[matches[0]] if matches else None
 

@@ -88,6 +88,8 @@ def locate_checkpoint(source: str | Path, upstream: str | None = None) -> Path:
     upstream: whose weights are asked for; then a name may mean some that come with Mynah (`shipped.py`), and goes
     before a file or directory that is called so. Raises UserError where there is none.
     """
+    if not str(source).strip():
+        raise UserError("the checkpoint is given as an empty text; give a file, an experiment, a URL or a name")
     if is_url(source):
         return download(str(source))
     if upstream is not None and (shipped := find_shipped(source, upstream)):
@@ -104,8 +106,17 @@ def locate_checkpoint(source: str | Path, upstream: str | None = None) -> Path:
         raise UserError(f"{path}: no checkpoints/last.ckpt in this directory; give an experiment or a .ckpt file")
     if not path.exists():
         advice = advice_on_name(source, upstream)
-        raise UserError(f"{path}: no such checkpoint{advice}; give a .ckpt file, an experiment's directory or a URL")
+        raise UserError(
+            f"{path}: no such checkpoint{advice}; give a .ckpt file, an experiment's directory or a URL"
+            f"{_neighbours(path)}"
+        )
     return path
+
+
+def _neighbours(path: Path) -> str:
+    """What to say of the checkpoints that lie where one is missing; "" where there are none."""
+    there = sorted(each.name for each in path.parent.glob("*.ckpt") if not each.name.startswith("."))
+    return f"; in that folder lie {some_of(there)}" if there else ""
 
 
 def newest_state(checkpoints: Path) -> Path | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mynah.utility.configuration.several import as_several
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.folder import Experiment, open_experiment
 
@@ -39,16 +40,20 @@ class RunOptions:
     """-c: a YAML file instead of the plugin's own, or the name of one beside it (`find_recipe`)."""
     model_config: Path | None = None
     """-g: a YAML file of the upstream's `model` and `features` sections."""
-    overrides: Sequence[str] = ()
-    """-o: "key=value" texts over the configuration."""
+    overrides: str | Sequence[str] = ()
+    """-o: "key=value" texts over the configuration, or one."""
     device: str = "auto"
     """--device: auto, cpu or cuda."""
-    plugin_paths: Sequence[str | Path] = ()
-    """--plugin-path: folders with plugins outside of Mynah."""
+    plugin_paths: str | Path | Sequence[str | Path] = ()
+    """--plugin-path: folders with plugins outside of Mynah, or one."""
     allow_changes: bool = False
     """--allow-changes: continue although the data or the order of batches is another."""
     program: str = "mynah"
     """The command that the user typed, for messages that say how to continue."""
+
+    def __post_init__(self) -> None:
+        for several in ("overrides", "plugin_paths"):
+            object.__setattr__(self, several, as_several(getattr(self, several)))
 
     def open_experiment(self) -> Experiment:
         """The experiment to train in, locked if it exists. Raises UserError as `open_experiment` and `lock` do."""

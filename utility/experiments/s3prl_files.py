@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mynah.utility.errors import UserError
+from mynah.utility.experiments.exported import is_exported
 from mynah.utility.experiments.integrity import not_finite, some_of, why_damaged
 from mynah.utility.experiments.stand_ins import load_with_stand_ins
 
@@ -49,7 +50,7 @@ def read_s3prl(path: Path) -> S3prlCheckpoint | None:
 
     No Python object of the file is made (`stand_ins.py`). Raises UserError for one of s3prl's that lacks something.
     """
-    if why_damaged(path):
+    if is_exported(path) or why_damaged(path):
         return None
     try:
         content = load_with_stand_ins(path)

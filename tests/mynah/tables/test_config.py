@@ -28,6 +28,11 @@ def test_the_last_of_several_values_of_a_key_counts(config_of):
     assert complete(config) == config
 
 
+def test_a_single_option_may_stand_alone(config_of):
+    assert config_of(options="trainer.max_steps=5").tasks[0].options == [*DEFAULT_OPTIONS, "trainer.max_steps=5"]
+    assert config_of(vary="emotion:datarc.fold=1,2").tasks[0].varied == ["datarc.fold=1", "datarc.fold=2"]
+
+
 def test_a_whole_table_is_a_file_and_the_complete_one_reads_back(tmp_path):
     text = """
 upstreams:

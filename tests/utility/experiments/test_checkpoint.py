@@ -135,6 +135,9 @@ def test_what_is_not_there_is_named(tmp_path, file):
         read_checkpoint(tmp_path / "none.ckpt", "pretrain")
     with pytest.raises(UserError, match=r"no checkpoints/last\.ckpt in this directory"):
         read_checkpoint(file.parent, "pretrain")
+    (file.parent / ".hidden.ckpt").touch()
+    with pytest.raises(UserError, match=rf"a URL; in that folder lie {file.name}$"):
+        read_checkpoint(file.with_name("best.ckpt"), "pretrain")
 
 
 def test_an_unreadable_file_says_so(file, monkeypatch):
