@@ -2,8 +2,10 @@
 
 import logging
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -170,6 +172,13 @@ class UninterruptedLoader(DataLoader):
 
 def _begin_worker(index: int) -> None:
     give_back_freed_memory()  # a worker does not repeat the buffers of a training step
+    sys.excepthook = _report_but_lost_connections
+
+
+def _report_but_lost_connections(kind: type, error: BaseException, trace: TracebackType | None) -> None:
+    """For the thread that hands tensors over: where the run has ended, nobody takes them."""
+    if not isinstance(error, EOFError | OSError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _loader(
