@@ -18,7 +18,7 @@ from mynah import ROOT
 from mynah.plugins import Plugin, build_upstream, get_plugin
 from mynah.upstream.cards import PLACEHOLDER, Facts, card_text
 from mynah.upstream.export_records import changes_of_recipe, provenance_of
-from mynah.utility.acoustic.trunk import AcousticTrunk, TrunkConfig, without_objective
+from mynah.utility.acoustic.trunk import AcousticTrunk, TrunkConfig, trunk_sections, without_objective
 from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.configuration.load import from_plain, to_plain
 from mynah.utility.errors import UserError
@@ -156,9 +156,9 @@ def _target(options: ExportOptions, upstream: str) -> Path:
 def _trunk_of(checkpoint: dict[str, Any], path: Path) -> AcousticTrunk:
     """The part of an acoustic checkpoint that gives features, with its weights. Raises UserError."""
     metadata = checkpoint[METADATA]
-    if not {"model", "features"} <= metadata["config"].keys():
+    sections = trunk_sections(metadata["config"])
+    if sections is None:
         raise UserError(f"{path}: holds upstream '{metadata['upstream']}'; only acoustic models can be exported")
-    sections = {name: metadata["config"][name] for name in TrunkConfig.model_fields}
     trunk = AcousticTrunk(from_plain(TrunkConfig, sections, str(path)))
     weights = select_weights(checkpoint["state_dict"], "model.")
     load_weights(trunk, without_objective(weights, trunk.state_dict()), path)

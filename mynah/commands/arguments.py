@@ -97,7 +97,12 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     """The options of every program that trains: the device, and folders of plugins."""
     machine = parser.add_argument_group("machine and plugins")
     machine.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    machine.add_argument(
+    add_plugin_path(machine)
+
+
+def add_plugin_path(parser: argparse._ActionsContainer) -> None:
+    """--plugin-path, of a parser or a group of one."""
+    parser.add_argument(
         "--plugin-path",
         dest="plugin_paths",
         metavar="DIR",

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mynah.commands.arguments import run_command
+from mynah.commands.arguments import add_plugin_path, run_command
 from mynah.utility.errors import UserError
 
 EXAMPLES = """\
@@ -41,15 +41,7 @@ def parse_arguments(program: str = "mynah export", arguments: list[str] | None =
     )
     parser.add_argument("--to", dest="folder", metavar="DIR", type=Path, help="default: weights/ of the clone")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier file and card of the name")
-    parser.add_argument(
-        "--plugin-path",
-        dest="plugin_paths",
-        metavar="DIR",
-        type=Path,
-        action="append",
-        default=[],
-        help="as elsewhere",
-    )
+    add_plugin_path(parser)
     return parser.parse_args(arguments)
 
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mynah.utility.acoustic.features import Positions
-from mynah.utility.acoustic.trunk import AcousticTrunk, TrunkConfig, without_objective
+from mynah.utility.acoustic.trunk import AcousticTrunk, TrunkConfig, trunk_sections, without_objective
 from mynah.utility.configuration.load import from_plain
 from mynah.utility.configuration.sections import rules
 from mynah.utility.errors import UserError
@@ -74,11 +74,11 @@ def read_teacher(clusters: str, upstream: str) -> tuple[TeacherConfig, dict[str,
     source, _, layer = clusters.rpartition(":")
     checkpoint = read_checkpoint(locate_checkpoint(source, upstream), "pretrain")
     metadata = checkpoint[METADATA]
-    if not {"model", "features"} <= metadata["config"].keys():
+    sections = trunk_sections(metadata["config"])
+    if sections is None:
         raise UserError(
             f"init.clusters: {source} holds upstream '{metadata['upstream']}'; expected an acoustic model"
         )
-    sections = {name: metadata["config"][name] for name in TrunkConfig.model_fields}
     config = from_plain(TeacherConfig, {**sections, "layer": int(layer)}, f"init.clusters={clusters}")
     weights = select_weights(checkpoint["state_dict"], "model.")
     where = describe_source(source, upstream)

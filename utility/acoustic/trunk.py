@@ -1,6 +1,7 @@
 """The acoustic model without its objective: waveforms -> features -> positions -> encoder -> hidden states."""
 
 from collections.abc import Container
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -39,6 +40,12 @@ class TrunkConfig(Section):
 
     model: AcousticEncoderConfig = Field(default_factory=AcousticEncoderConfig)
     features: AcousticFeaturesConfig = Field(default_factory=AcousticFeaturesConfig)
+
+
+def trunk_sections(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Of the plain configuration of a checkpoint what TrunkConfig has; None where it is of no acoustic model."""
+    sections = {name: config[name] for name in TrunkConfig.model_fields if name in config}
+    return sections if len(sections) == len(TrunkConfig.model_fields) else None
 
 
 def without_objective(weights: dict[str, Tensor], wanted: Container[str]) -> dict[str, Tensor]:

@@ -173,10 +173,7 @@ class SpeechDataset(Dataset):
         return [self._length(each) for each in self.utterances]
 
     def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
-        pass_index, index = key if isinstance(key, tuple) else (0, key)
-        utterance = self.utterances[index]
-        rng_key = (self.seed, pass_index, index)
-        crop = None if self.trim_silence else self._crop(utterance.samples, rng_key)
+        utterance, rng_key, crop = self._plan(key if isinstance(key, tuple) else (0, key))
         about = self._about(utterance, rng_key, crop)  # before the file is read: a later change is not taken for it
         try:
             signal, start = self._read(utterance, rng_key, crop)
@@ -187,16 +184,17 @@ class SpeechDataset(Dataset):
     def peek(self, key: tuple[int, int]) -> dict[str, Any]:
         """The item without its signal and without reading its file, whose "source" is None where it is missing, and
         whose "start" is None where only the file's sound tells it."""
+        return self._about(*self._plan(key))
+
+    def _plan(self, key: tuple[int, int]) -> tuple[Utterance, tuple[int, int, int], tuple[int, int] | None]:
+        """The utterance, its rng_key, and its crop, None where only the file's sound tells that."""
         pass_index, index = key
-        utterance = self.utterances[index]
-        rng_key = (self.seed, pass_index, index)
-        crop = None if self.trim_silence else self._crop(utterance.samples, rng_key)
-        return self._about(utterance, rng_key, crop)
+        utterance, rng_key = self.utterances[index], (self.seed, pass_index, index)
+        return utterance, rng_key, None if self.trim_silence else self._crop(utterance.samples, rng_key)
 
     def _about(
         self, utterance: Utterance, rng_key: tuple[int, int, int], crop: tuple[int, int] | None
     ) -> dict[str, Any]:
-        """crop: `_crop`'s; None where only the file's sound tells."""
         return {
             "name": utterance.path,
             "rng_key": rng_key,
