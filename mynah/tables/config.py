@@ -138,6 +138,8 @@ def read_table(file: Path | None, given: dict[str, Any]) -> TableConfig:
 
 def complete(config: TableConfig) -> TableConfig:
     """Every label made, and every option at its task. Raises UserError where that is not possible."""
+    _check_given_once("upstreams", config.upstreams)
+    _check_given_once("tasks", config.tasks)
     rows = [
         row.replace(label=label)
         for row, label in zip(
@@ -228,6 +230,13 @@ def _check_options(column: TaskColumn, config: TableConfig) -> None:
         key = option.partition("=")[0].strip()
         if key in own:
             raise UserError(f"-o {option}: {own[key]}; leave one of them out")
+
+
+def _check_given_once(what: str, given: Sequence[UpstreamRow] | Sequence[TaskColumn]) -> None:
+    for index, each in enumerate(given):
+        if each in given[:index]:
+            name = each.label or (each.upstream if isinstance(each, UpstreamRow) else each.task)
+            raise UserError(f"{what}: {name} is given twice, the same in all; leave one out")
 
 
 def _check_distinct(what: str, labels: Sequence[str]) -> None:

@@ -10,11 +10,16 @@ from mynah.tables.config import TableConfig, TaskColumn, UpstreamRow, complete
 from mynah.tables.plan import FAILURE_FILE, RUNS
 from mynah.utility.configuration.load import load_config, save_config
 from mynah.utility.errors import UserError
+from mynah.utility.experiments.checkpoint import locate_checkpoint
+from mynah.utility.experiments.download import is_url
 from mynah.utility.experiments.folder import make_writable
 from mynah.utility.experiments.provenance import checkpoint_origin
+from mynah.utility.experiments.shipped import is_name, shipped_weights
 from mynah.utility.storage import TEMPORARY, folder_locked
 
 TABLE_FILE = "table.yaml"
+FILES = (".ckpt", ".safetensors", ".pt", ".pth", ".bin")
+"""How the names of files of weights end."""
 HARMLESS = (
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
@@ -51,6 +56,8 @@ def open_table(folder: Path, given: TableConfig | None) -> Table:
     file = folder / TABLE_FILE
     if given is None and not file.is_file():
         raise UserError(f"{folder}: there is no table here; --upstreams and --tasks, or -c FILE, begin one")
+    if given is not None:
+        _check_checkpoints(given, known_table(folder))
     if _holds_other_things(folder) and not file.is_file():
         raise UserError(f"{folder} exists and holds no table; -n takes another name, -p another place")
     make_writable(folder, "-p")
@@ -60,6 +67,25 @@ def open_table(folder: Path, given: TableConfig | None) -> Table:
         config = config if known is None else _extended(folder.name, known, config)
         save_config(config, file)
     return Table(folder, config)
+
+
+def _check_checkpoints(given: TableConfig, known: TableConfig | None) -> None:
+    """Raise UserError where the checkpoint of a new row is missing: a row cannot be taken out of a table again.
+
+    A text that could be a model's id in a hub is left to its upstream.
+    """
+    labels = [row.label for row in known.upstreams] if known else []
+    for row in given.upstreams:
+        if row.checkpoint is None or row.label in labels or is_url(row.checkpoint):
+            continue
+        place = Path(row.checkpoint).expanduser()
+        is_path = place.is_absolute() or len(place.parts) > 2 or row.checkpoint.startswith(".") or place.suffix in FILES
+        has_names = is_name(row.checkpoint) and row.upstream in shipped_weights()
+        if (is_path or has_names) and not place.exists():
+            try:
+                locate_checkpoint(row.checkpoint, row.upstream)
+            except UserError as error:
+                raise UserError(f"row {row.label} of the table: {error}") from error
 
 
 def _holds_other_things(folder: Path) -> bool:
