@@ -16,10 +16,10 @@ from report import (
 )
 from torch import Tensor
 
-from mynah.utility.acoustic.config import AcousticPretrainConfig
+from mynah.utility.acoustic.config import AcousticConfig, AcousticPretrainConfig
 from mynah.utility.acoustic.masking import MaskPlan, batch_mask_plans, draw_mask_plan
 from mynah.utility.acoustic.model import AcousticModel
-from mynah.utility.configuration.load import load_config
+from mynah.utility.configuration.load import load_config, to_plain
 from mynah.utility.nn.padding import pad_signals
 from mynah.utility.training.optimization import build_optimizer, decay_groups
 
@@ -28,15 +28,22 @@ def main() -> None:
     parser = build_parser(__doc__, steps=5, upstream="aalbert")
     add_batch_options(parser, batch_size=12)
     parser.add_argument("--compile", action="store_true", help="the encoder by torch.compile")
+    parser.add_argument("-o", dest="overrides", nargs="+", default=[], help="KEY=VALUE of the configuration")
     arguments = prepare(parser)
     folder = REPOSITORY / "upstream" / arguments.upstream
-    config = load_config(AcousticPretrainConfig, files=[folder / "pretrain_config.yaml"])
-    model = load_upstream(arguments.upstream).model.to(arguments.device).train()
+    config = load_config(
+        AcousticPretrainConfig, files=[folder / "pretrain_config.yaml"], overrides=arguments.overrides
+    )
+    plain = to_plain(config)
+    sections = {name: plain[name] for name in AcousticConfig.model_fields}
+    model = load_upstream(arguments.upstream, config=sections, random_weights=True).model
+    model = model.to(arguments.device).train()
     if arguments.compile:
         model.encoder.compile()
     step = Step(model, config, arguments)
     what = f"{arguments.upstream}, {arguments.batch_size} x {arguments.seconds:g} s, {arguments.precision}"
     what += ", compiled" if arguments.compile else ""
+    what += "".join(f", {each}" for each in arguments.overrides)
     report = Report(arguments)
     report.measure(what, step, arguments.batch_size * arguments.seconds)
     report.print()

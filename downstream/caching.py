@@ -14,6 +14,7 @@ from mynah.downstream.feature_store import FeatureStore, bytes_of_folder, featur
 from mynah.downstream.features import UpstreamFeatures
 from mynah.downstream.interfaces import FeaturesConfig
 from mynah.utility.experiments.folder import is_launched_process
+from mynah.utility.storage import readable_size
 
 log = logging.getLogger("mynah")
 
@@ -47,9 +48,9 @@ def open_cache(
     if not to_disk:
         room = int(config.cache_gib * GIB)
         if 0 < room < needed:
-            told = (needed / GIB, config.cache_gib, 100 * room / needed)
+            told = (readable_size(needed), config.cache_gib, 100 * room / needed)
             _say(
-                "features: all take about %.1f GiB, of which features.cache_gib=%g keeps %.0f %%; the others are "
+                "features: all take about %s, of which features.cache_gib=%g keeps %.0f %%; the others are "
                 "computed in every pass (features.cache=disk keeps them)",
                 *told,
             )
@@ -81,8 +82,8 @@ def _can_outlive(splits: Sequence[FeatureItems]) -> bool:
 def _tell_of_room(store: FeatureStore, needed: int) -> None:
     there, room = bytes_of_folder(store.folder), store.room()
     _say(
-        "features: all take about %.2f GiB on disk; %.2f GiB are in %s, and there is room for %.1f GiB",
-        *(needed / GIB, there / GIB, store.folder, room / GIB),
+        "features: all take about %s on disk; %s are in %s, and there is room for %s",
+        *(readable_size(needed), readable_size(there), store.folder, readable_size(room)),
     )
     if needed - there > room and not is_launched_process():
         log.warning(
@@ -100,19 +101,19 @@ def _tell_of_crops(
         return
     windows = config.windows or 4
     cropped = [length for length, fixed in zip(items.lengths, items.fixed, strict=True) if not fixed]
-    gib = windows * features.count_bytes(cropped, dtype.itemsize) / GIB
+    size = readable_size(windows * features.count_bytes(cropped, dtype.itemsize))
     if config.windows:
         _say(
-            "features: %d crops of each of %d longer utterances come again and again; they take %.2f GiB and are "
+            "features: %d crops of each of %d longer utterances come again and again; they take %s and are "
             "computed in the first %d passes alone",
-            *(windows, len(cropped), gib, windows),
+            *(windows, len(cropped), size, windows),
         )
     else:
         _say(
             "features: of %d of %d training items a new crop is drawn in every pass, so their features are computed "
-            "every time; features.windows=%d would draw %d crops of each, take %.2f GiB, and compute features in the "
+            "every time; features.windows=%d would draw %d crops of each, take %s, and compute features in the "
             "first %d passes alone",
-            *(len(cropped), len(items), windows, windows, gib, windows),
+            *(len(cropped), len(items), windows, windows, size, windows),
         )
 
 

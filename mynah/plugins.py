@@ -82,6 +82,8 @@ def find_plugins(kind: str, plugin_paths: Sequence[str | Path] = ()) -> dict[str
 
 def get_plugin(kind: str, name: str, plugin_paths: Sequence[str | Path] = ()) -> Plugin:
     """The plugin of that name. Raises UserError with the available and the nearest names if there is none."""
+    if not isinstance(name, str):
+        raise UserError(f"{kind}: expected a name, got {name!r}")
     plugins = find_plugins(kind, plugin_paths)
     if name in plugins:
         return plugins[name]

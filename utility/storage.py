@@ -29,6 +29,11 @@ def cache_dir() -> Path:
     return Path.home() / ".cache" / "mynah"
 
 
+def readable_size(count: int | float) -> str:
+    """Of so many bytes: "1.25 GiB", or below one "34.0 MiB"."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
 @contextlib.contextmanager
 def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` at the end of the `with` block; makes the folder.

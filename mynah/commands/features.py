@@ -10,6 +10,7 @@ from typing import Any
 from mynah.commands.arguments import run_command
 from mynah.utility.data.media_files import printable
 from mynah.utility.errors import UserError
+from mynah.utility.storage import readable_size
 
 
 def main(program: str = "mynah features", arguments: list[str] | None = None) -> None:
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         for each in described:
             print(_line(each))
         total = sum(each["bytes"] for each in described)
-        print(f"{len(found)} kinds of features, {_size(total)} in {printable(str(features_dir()))}")
+        print(f"{len(found)} kinds of features, {readable_size(total)} in {printable(str(features_dir()))}")
     return 0
 
 
@@ -72,7 +73,7 @@ def _line(each: dict[str, Any]) -> str:
     source = printable(str(origin.get("given", "no checkpoint")))
     layers = ",".join(map(str, each["layers"])) if isinstance(each["layers"], list) else "unknown"
     kept = f"{each['kept'] or 'unknown'} of hidden states {layers}, {each['dtype']}, {each['device']}"
-    size = f"{each['items']} signals, {_size(each['bytes'])}  last used {each['last_used'] or 'unknown'}"
+    size = f"{each['items']} signals, {readable_size(each['bytes'])}  last used {each['last_used'] or 'unknown'}"
     return f"{each['key'][:12]}  {each['upstream'] or 'unknown'} ({source})  {kept}  {size}"
 
 
@@ -100,10 +101,6 @@ def _remove(chosen: list[Path]) -> None:
         except OSError as error:
             reason = error.strerror or error
             raise UserError(f"{folder}: cannot be removed: {reason}; see to the permissions") from error
-        print(f"removed {folder.name[:12]}, {_size(size)}")
+        print(f"removed {folder.name[:12]}, {readable_size(size)}")
     if not chosen:
         print("nothing is kept")
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -79,7 +79,8 @@ def _check_checkpoints(given: TableConfig, known: TableConfig | None) -> None:
         if row.checkpoint is None or row.label in labels or is_url(row.checkpoint):
             continue
         place = Path(row.checkpoint).expanduser()
-        is_path = place.is_absolute() or len(place.parts) > 2 or row.checkpoint.startswith(".") or place.suffix in FILES
+        is_local = place.is_absolute() or row.checkpoint.startswith(".")
+        is_path = is_local or len(place.parts) > 2 or place.suffix in FILES
         has_names = is_name(row.checkpoint) and row.upstream in shipped_weights()
         if (is_path or has_names) and not place.exists():
             try:

@@ -150,7 +150,7 @@ def test_what_is_kept_is_said_in_lines(train, caplog):
     text = caplog.text
     assert f"the mean of each hidden state over time is kept, {3 * 16 * 4 / 1024:.1f} KiB an utterance" in text
     assert "a new crop is drawn in every pass" in text and "features.windows=4 would draw 4 crops of each" in text
-    assert "GiB on disk" in text and str(cache_dir() / "features") in text
+    assert "MiB on disk" in text and str(cache_dir() / "features") in text
 
 
 def test_a_full_disk_is_said_once_and_changes_nothing(train, monkeypatch, caplog):

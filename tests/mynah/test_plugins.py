@@ -110,6 +110,8 @@ def test_a_broken_plugin_is_described_and_hides_no_other(repository, text, reaso
     assert plugins["broken"].description == f"cannot be read: {reason}"
     with pytest.raises(UserError, match="broken cannot be read: hubconf"):
         get_plugin("upstream", "nothing_like_it")
+    with pytest.raises(UserError, match="expected a name, got None"):
+        get_plugin("upstream", None)
 
 
 def test_a_file_that_is_not_text_is_described_as_unreadable(repository):
