@@ -47,6 +47,7 @@ class Clusters(Objective):
     Config = ClustersConfig
     METRICS = ("accuracy", "targets", "predictions")
     TRAINING_PARTS = ("teacher",)
+    FIT_OPTIONS = ("fit_positions",)
 
     def __init__(self, config: ClustersConfig, encoder: EncoderConfig, features: StackedFeatures):
         super().__init__(config, encoder, features)

@@ -32,6 +32,9 @@ class Objective(nn.Module, ABC):
     TRAINING_PARTS: ClassVar[tuple[str, ...]] = ()
     """Submodules that a model which only gives features does without; it has None in their place."""
 
+    FIT_OPTIONS: ClassVar[tuple[str, ...]] = ()
+    """Keys of `Config` that `fit` alone reads: a model with others has the same objective."""
+
     def __init__(self, config: Any, encoder: EncoderConfig, features: StackedFeatures):
         """config: an instance of `Config`; encoder: gives the size of hidden states.
 

@@ -215,10 +215,14 @@ class AcousticPretraining(PretrainingModule):
         return [name for name in names if name != statistics_name(self.config.features.input)]
 
     def _has_this_objective(self, plain: dict[str, Any], source: str) -> bool:
-        """Whether a checkpoint's section `objective` says the same as the run's own."""
+        """Whether a checkpoint's section `objective` says the same as the run's own, but for what it was fit by."""
         own = self.config.objective
+        if plain.get("name") != own.name:
+            return False
         section = getattr(own, own.name)
-        return plain.get("name") == own.name and from_plain(type(section), plain[own.name], source) == section
+        theirs = from_plain(type(section), plain[own.name], source)
+        fit_by = {key: getattr(section, key) for key in self.model.objective.FIT_OPTIONS}
+        return theirs.replace(**fit_by) == section
 
 
 def _names_of_statistics(weights: Iterable[str]) -> set[str]:
