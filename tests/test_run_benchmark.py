@@ -41,6 +41,7 @@ def run(*arguments):
         ),
         (["-n", "t", "--upstreams", "fbank", "--tasks", "emotion", "--vary", "datarc.fold=1,9"], "datarc.fold"),
         (["-n", "t", "--upstreams", "aalbert=nowhere/a.ckpt", "--tasks", "emotion"], "row .*: no such checkpoint"),
+        (["-n", "t", "--upstreams", "aalbert@no.yaml", "--tasks", "emotion"], "no.yaml: no such file"),
         (["-n", "t", "--upstreams", "fbank", "aalbert=smal", "--tasks", "emotion"], "did you mean small"),
         (["-n", "t", "--upstreams", "fbank", "fbank", "--tasks", "emotion"], "fbank is given twice"),
         (["-n", "t", "--upstreams", "fbank", "--tasks", "emotion", "emotion"], "emotion is given twice"),

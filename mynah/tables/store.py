@@ -57,7 +57,7 @@ def open_table(folder: Path, given: TableConfig | None) -> Table:
     if given is None and not file.is_file():
         raise UserError(f"{folder}: there is no table here; --upstreams and --tasks, or -c FILE, begin one")
     if given is not None:
-        _check_checkpoints(given, known_table(folder))
+        _check_files(given, known_table(folder))
     if _holds_other_things(folder) and not file.is_file():
         raise UserError(f"{folder} exists and holds no table; -n takes another name, -p another place")
     make_writable(folder, "-p")
@@ -69,14 +69,18 @@ def open_table(folder: Path, given: TableConfig | None) -> Table:
     return Table(folder, config)
 
 
-def _check_checkpoints(given: TableConfig, known: TableConfig | None) -> None:
-    """Raise UserError where the checkpoint of a new row is missing: a row cannot be taken out of a table again.
+def _check_files(given: TableConfig, known: TableConfig | None) -> None:
+    """Raise UserError where a file of a new row is missing: a row cannot be taken out of a table again.
 
     A text that could be a model's id in a hub is left to its upstream.
     """
     labels = [row.label for row in known.upstreams] if known else []
     for row in given.upstreams:
-        if row.checkpoint is None or row.label in labels or is_url(row.checkpoint):
+        if row.label in labels:
+            continue
+        if row.config is not None and not Path(row.config).expanduser().is_file():
+            raise UserError(f"row {row.label} of the table: {row.config}: no such file; check the path")
+        if row.checkpoint is None or is_url(row.checkpoint):
             continue
         place = Path(row.checkpoint).expanduser()
         is_local = place.is_absolute() or row.checkpoint.startswith(".")
