@@ -30,6 +30,10 @@ TINY = [
 ]
 
 
+BROKEN = "broken.ckpt"
+"""A file beside the tables, of a row that fails."""
+
+
 def begin(corpus: Path, root: Path, seeds: int) -> int:
     """Work on the table below `root` in a process group of its own; its number."""
     child = os.fork()
@@ -41,7 +45,13 @@ def begin(corpus: Path, root: Path, seeds: int) -> int:
     os.dup2(output, 2)
     from mynah.commands import benchmark
 
-    rows = ["--upstreams", "fbank", "broken:aalbert=/no/such.ckpt", "--tasks", "speaker:voxceleb1_speaker"]
+    rows = [
+        "--upstreams",
+        "fbank",
+        f"broken:aalbert={root.with_name(BROKEN)}",
+        "--tasks",
+        "speaker:voxceleb1_speaker",
+    ]
     training = ["--lrs", "1e-3", "1e-1", "--seeds", str(seeds), "-o", f"speaker:datarc.file_path={corpus}", *TINY]
     try:
         benchmark.main("kills", ["-n", "t", "-p", str(root), *rows, *training])
@@ -80,6 +90,7 @@ def faults(folder: Path, kills: int, seeds: int) -> Iterator[str]:
 
     import_everything()
     corpus = make_corpus(folder / "corpus")
+    (folder / BROKEN).write_bytes(b"no checkpoint")
     whole, killed, shared = (folder / name for name in ("whole", "killed", "shared"))
     if (status := wait(begin(corpus, whole, seeds))) != 1:  # a cell fails
         yield f"the table left alone ended with status {status}: {whole.with_suffix('.log').read_text()}"

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-EVERY = 90
+EVERY = 130
 
 
 def test_runs_that_crash_while_writing_end_as_the_run_left_alone():

@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,7 @@ def test_a_dead_process_of_several_ends_the_run_in_a_line_with_what_is_saved(tmp
     previous = tmp_path / "run" / "checkpoints" / "previous.ckpt"
     while not previous.is_file():
         assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     others = [pid for pid in pids if _is_rank_of(pid, process.pid)]
     assert len(others) == 1

@@ -208,6 +208,7 @@ def command(tmp_path, tiny_pretraining):
 def wait_for_checkpoint(process, folder):
     while not (folder / "checkpoints" / "previous.ckpt").is_file():
         assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
 
 
 def test_a_second_run_of_the_same_name_is_refused_while_the_first_goes_on(start, script, command, tmp_path):

@@ -1,5 +1,6 @@
 """Downloads that are whole, verified and named, or not kept."""
 
+import contextlib
 import hashlib
 import http.server
 import threading
@@ -22,7 +23,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(self.server.status)
         self.send_header("Content-Length", str(self.server.announced or len(self.server.content)))
         self.end_headers()
-        self.wfile.write(self.server.content)
+        with contextlib.suppress(ConnectionError):  # a client may have seen enough
+            self.wfile.write(self.server.content)
 
     def log_message(self, *_):
         pass
