@@ -9,6 +9,8 @@ import pytest
 from mynah import ROOT
 from mynah.commands import COMMANDS
 from mynah.plugins import get_plugin
+from mynah.tables.benchmark import check_plugins
+from mynah.tables.config import read_table
 
 FOLDERS = ("docs", "downstream", "upstream", "weights")
 PAGES = sorted([ROOT / "README.md", *(path for top in FOLDERS for path in (ROOT / top).rglob("*.md"))])
@@ -41,6 +43,13 @@ def test_every_command_of_a_page_is_understood_by_its_program(page):
             name = getattr(arguments, kind, None)
             if name is not None and not name.startswith("my_"):
                 get_plugin(kind, name)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docs" / "tables").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_table_of_the_docs_could_be_begun_where_its_data_is(file, monkeypatch):
+    monkeypatch.chdir(ROOT)  # its lists of phones are given from there
+    table = read_table(file, {})
+    assert check_plugins(table, [ROOT / "docs" / "peers"]).keys() == {column.label for column in table.tasks}
 
 
 def test_commands_are_found_over_several_lines_without_their_remarks():
