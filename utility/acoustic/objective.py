@@ -31,7 +31,6 @@ class Objective(nn.Module, ABC):
     """The names that `metrics` gives."""
     TRAINING_PARTS: ClassVar[tuple[str, ...]] = ()
     """Submodules that a model which only gives features does without; it has None in their place."""
-
     FIT_OPTIONS: ClassVar[tuple[str, ...]] = ()
     """Keys of `Config` that `fit` alone reads: a model with others has the same objective."""
 
