@@ -80,7 +80,8 @@ def _can_outlive(splits: Sequence[FeatureItems]) -> bool:
 
 
 def _tell_of_room(store: FeatureStore, needed: int) -> None:
-    there, room = bytes_of_folder(store.folder), store.room()
+    there = bytes_of_folder(store.folder)
+    room = store.make_room(needed - there)
     _say(
         "features: all take about %s on disk; %s are in %s, and there is room for %s",
         *(readable_size(needed), readable_size(there), store.folder, readable_size(room)),

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from mynah.utility.storage import TEMPORARY, cache_dir, replacing, write_atomically
+from mynah.utility.storage import TEMPORARY, cache_dir, readable_size, replacing, write_atomically
 
 SHARD_BYTES = 256 * 2**20
 """A file is written when so much has come together,"""
@@ -31,9 +31,12 @@ FLUSH_SECONDS = 120.0
 """or when so long ago the last one was: what a killed run loses."""
 REFRESH_SECONDS = 15.0
 """How often a process looks for files that others have written."""
-RESERVE = 2**30
-"""Bytes that are left free on the disk."""
+RESERVE = 10 * 2**30
+"""Bytes that are left free on the disk, or a tenth of it where that is less."""
 ABANDONED_SECONDS = 24 * 3600.0
+"""What has not been used for so long makes room."""
+TOUCH_SECONDS = 3600.0
+"""How often a process that reads features says that they are in use."""
 
 KEY = re.compile("[0-9a-f]{32}")
 SUFFIX = ".safetensors"
@@ -65,7 +68,7 @@ class FeatureStore:
         self._waiting: dict[str, Tensor] = {}
         self._waiting_bytes = 0
         self._is_closed = False
-        self._flushed = time.monotonic()
+        self._flushed = self._touched = time.monotonic()
         self._remove_abandoned()
         self._describe()
         self._refresh()
@@ -75,6 +78,8 @@ class FeatureStore:
 
     def __contains__(self, name: str) -> bool:
         """Whether `get` will give this tensor, now and later; its checksum is compared when it is first asked for."""
+        if time.monotonic() - self._touched > TOUCH_SECONDS:
+            self._touch()
         if name in self._checked or name in self._waiting:
             return True
         if name not in self._places and time.monotonic() - self._refreshed > REFRESH_SECONDS:
@@ -108,8 +113,11 @@ class FeatureStore:
         """Write what waits for that."""
         if self._is_closed or not self._waiting:
             return
-        if self._waiting_bytes > self.room():
-            self._close(f"no room is left for them (features.disk_gib={self.limit / 2**30:g})")
+        if self.make_room(self._waiting_bytes) < self._waiting_bytes:
+            self._close(
+                f"no room is left for them: features take up to features.disk_gib={self.limit / 2**30:g}, and a "
+                "tenth of the disk, up to 10 GiB, stays free (`mynah features --empty` removes what is kept)"
+            )
             return
         checksums = {name: checksum_of(tensor) for name, tensor in self._waiting.items()}
         path = self.folder / f"{secrets.token_hex(8)}{SUFFIX}"
@@ -130,10 +138,28 @@ class FeatureStore:
         """Bytes that may still be written."""
         try:
             folder = next(each for each in (self.folder, *self.folder.parents) if each.is_dir())
-            free = shutil.disk_usage(folder).free - RESERVE
+            disk = shutil.disk_usage(folder)
         except OSError:
             return 0
+        free = disk.free - min(RESERVE, disk.total // 10)
         return max(0, min(self.limit - sum(map(bytes_of_folder, folders(self.folder.parent))), free))
+
+    def make_room(self, needed: int) -> int:
+        """Remove features of other kinds until there is room for so many bytes; `room` then.
+
+        Those whose last use is longest ago go first, and none that was used within a day.
+        """
+        others = [(last_used(folder), folder) for folder in folders(self.folder.parent) if folder != self.folder]
+        for used, folder in sorted(others):
+            if self.room() >= needed or time.time() - used < ABANDONED_SECONDS:
+                break
+            size = readable_size(bytes_of_folder(folder))
+            try:
+                shutil.rmtree(folder)
+            except OSError:  # another user's, or another process was faster
+                continue
+            log.info("features: %s, %s that were last used on %s, made room", folder, size, time.ctime(used))
+        return self.room()
 
     def _close(self, reason: str) -> None:
         """Write nothing any more; what waits stays in memory, as `in` has already told of it."""
@@ -179,6 +205,12 @@ class FeatureStore:
         except OSError:  # said when there is something to write
             return
 
+    def _touch(self) -> None:
+        """Tell other processes that these features are in use."""
+        self._touched = time.monotonic()
+        with contextlib.suppress(OSError):  # removed meanwhile
+            os.utime(self.folder / ABOUT)
+
     def _remove_abandoned(self) -> None:
         """What processes left half written when they were killed."""
         for path in self.folder.glob(f".*{TEMPORARY}"):
@@ -196,6 +228,14 @@ def folders(root: Path) -> list[Path]:
     """Those of all keys; of anything else that lies beside them nothing is known."""
     found = root.iterdir() if root.is_dir() else ()
     return sorted(path for path in found if KEY.fullmatch(path.name) and path.is_dir() and not path.is_symlink())
+
+
+def last_used(folder: Path) -> float:
+    """When the features of a key were last used, in seconds since 1970; where there is no about.json, written."""
+    for path in (folder / ABOUT, folder):
+        with contextlib.suppress(OSError):
+            return path.stat().st_mtime
+    return time.time()  # removed meanwhile
 
 
 def count_tensors(folder: Path) -> int:

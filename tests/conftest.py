@@ -36,8 +36,12 @@ def own_cache(tmp_path_factory, monkeypatch) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_cache_folder(tmp_path_factory) -> Path:
-    """One cache folder for all the tests that need the demo corpora, which take seconds to make."""
-    return tmp_path_factory.mktemp("demo_cache")
+    """One cache folder for all the tests that need the demo corpora, which take seconds to make.
+
+    The processes of pytest-xdist, whose own folders lie in one, share it.
+    """
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "demo_cache"
 
 
 @pytest.fixture
@@ -105,13 +109,15 @@ def start(own_cache, tmp_path_factory) -> Start:
 
     def begin(name: str, *arguments: str, forked: bool = False) -> subprocess.Popen:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MYNAH_CACHE": str(own_cache)}
-        if CLONE and name != "-c" and forked:
+        if CLONE and forked and name != "-c":
             from tests.forked import ForkedProcess
 
             output = tmp_path_factory.mktemp("output") / "printed.txt"
             processes.append(ForkedProcess(REPOSITORY / name, arguments, environment, output))
             return processes[-1]
-        program = [name] if CLONE or name == "-c" else ["-m", "mynah", name.removeprefix("run_").removesuffix(".py")]
+        program = [name]
+        if name.startswith("run_") and not CLONE:
+            program = ["-m", "mynah", name.removeprefix("run_").removesuffix(".py")]
         process = subprocess.Popen(
             [sys.executable, *program, *arguments],
             cwd=REPOSITORY,
@@ -140,7 +146,7 @@ def script(start) -> Callable[..., tuple[int, str]]:
 
     def run(*command: str, fresh: bool = False) -> tuple[int, str]:
         process = start(*command, forked=not fresh)
-        output, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=400)
         return process.returncode, output
 
     return run

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import IO
 
@@ -81,9 +81,10 @@ def one_thread():
 def run(script: str, arguments: tuple[str, ...], environment: dict[str, str], output: str) -> None:
     """In the forked process: be the script."""
     os.setsid()
+    set_start_method(None, force=True)  # for its own processes the system's way again, not that of its parent
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(Path(script).parent)
+    os.chdir(Path(__file__).parents[1])
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
     for number in (1, 2):
         os.dup2(file, number)

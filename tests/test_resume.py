@@ -49,14 +49,14 @@ def pretrain(tmp_path, tiny_pretraining):
 
 
 def test_a_killed_run_resumes_to_the_very_weights_of_an_uninterrupted_one(tmp_path, start, script, pretrain):
-    status, output = script(*pretrain("whole"), fresh=True)
+    status, output = script(*pretrain("whole"))
     assert status == 0, output
     whole = load(tmp_path / "whole" / "checkpoints" / "last.ckpt")
 
     last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
     for _ in range(KILLS):
         before = last.stat().st_mtime_ns if last.is_file() else 0
-        process = start(*pretrain("killed", flags=["-a"]))
+        process = start(*pretrain("killed", flags=["-a"]), forked=True)
         wait_for(last)
         deadline = time.monotonic() + 90
         while last.stat().st_mtime_ns == before and time.monotonic() < deadline:
@@ -73,7 +73,7 @@ def test_a_killed_run_resumes_to_the_very_weights_of_an_uninterrupted_one(tmp_pa
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_the_state_and_says_how_to_go_on(tmp_path, start, pretrain, number):
-    process = start(*pretrain("asked", "checkpoint.save_every_n_steps=1"))
+    process = start(*pretrain("asked", "checkpoint.save_every_n_steps=1"), forked=True)
     last = tmp_path / "asked" / "checkpoints" / "last.ckpt"
     wait_for(last)
     process.send_signal(number)

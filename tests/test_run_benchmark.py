@@ -1,10 +1,6 @@
 """run_benchmark.py as a user meets it: killed and run again, two at once, refused, called from Python."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,13 +9,9 @@ from mynah.commands import benchmark as run_benchmark
 from mynah.utility.errors import UserError
 
 
-def test_tables_that_are_killed_or_shared_end_as_the_one_left_alone():
-    program = Path(__file__).with_name("kills.py")
-    command = [sys.executable, str(program), "--kills", "1", "--seeds", "1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "no difference" in done.stdout
+def test_tables_that_are_killed_or_shared_end_as_the_one_left_alone(script):
+    status, output = script("tests/kills.py", "--kills", "1", "--seeds", "1")
+    assert status == 0 and "no difference" in output, output
 
 
 def run(*arguments):

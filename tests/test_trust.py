@@ -212,7 +212,7 @@ def wait_for_checkpoint(process, folder):
 
 
 def test_a_second_run_of_the_same_name_is_refused_while_the_first_goes_on(start, script, command, tmp_path):
-    process = start("run_pretrain.py", *command)
+    process = start("run_pretrain.py", *command, forked=True)
     wait_for_checkpoint(process, tmp_path / "run")
     for arguments in (["-e", str(tmp_path / "run")], [*command, "trainer.max_steps=5", "-a"]):
         status, output = script("run_pretrain.py", *arguments)
@@ -225,7 +225,7 @@ def test_a_second_run_of_the_same_name_is_refused_while_the_first_goes_on(start,
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_the_end_of_a_terminal_saves_the_state(start, command, tmp_path, number):
-    process = start("run_pretrain.py", *command)
+    process = start("run_pretrain.py", *command, forked=True)
     wait_for_checkpoint(process, tmp_path / "run")
     os.killpg(process.pid, number) if number == signal.SIGHUP else process.send_signal(number)
     output, _ = process.communicate(timeout=60)
@@ -234,7 +234,7 @@ def test_the_end_of_a_terminal_saves_the_state(start, command, tmp_path, number)
 
 
 def test_a_killed_worker_ends_the_run_in_one_line(start, command, tmp_path):
-    process = start("run_pretrain.py", *command)
+    process = start("run_pretrain.py", *command, forked=True)
     wait_for_checkpoint(process, tmp_path / "run")
     for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
         os.kill(int(child), signal.SIGKILL)
@@ -244,7 +244,7 @@ def test_a_killed_worker_ends_the_run_in_one_line(start, command, tmp_path):
 
 
 def test_two_interruptions_end_at_once_with_the_saved_step(start, command, tmp_path):
-    process = start("run_pretrain.py", *command)
+    process = start("run_pretrain.py", *command, forked=True)
     wait_for_checkpoint(process, tmp_path / "run")
     for _ in range(2):
         os.killpg(process.pid, signal.SIGINT)
@@ -254,7 +254,7 @@ def test_two_interruptions_end_at_once_with_the_saved_step(start, command, tmp_p
 
 
 def test_ctrl_c_held_down_is_answered_once_and_without_a_traceback(start, command, tmp_path):
-    process = start("run_pretrain.py", *command)
+    process = start("run_pretrain.py", *command, forked=True)
     wait_for_checkpoint(process, tmp_path / "run")
     for _ in range(30):
         if process.poll() is None:
@@ -266,7 +266,8 @@ def test_ctrl_c_held_down_is_answered_once_and_without_a_traceback(start, comman
 
 
 def test_a_folder_that_is_removed_or_moved_under_a_run_ends_it_in_one_line(start, command, tmp_path):
-    process = start("run_pretrain.py", *command, "dataloader.num_workers=0", "trainer.log_every_n_steps=1")
+    more = ["dataloader.num_workers=0", "trainer.log_every_n_steps=1"]
+    process = start("run_pretrain.py", *command, *more, forked=True)
     wait_for_checkpoint(process, tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "elsewhere")
     output, _ = process.communicate(timeout=60)

@@ -54,11 +54,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def describe(folder: Path) -> dict[str, Any]:
     """What the folder of a key holds, as plain values; None for what is not known."""
-    from mynah.downstream.feature_store import ABOUT, bytes_of_folder, count_tensors
+    from mynah.downstream.feature_store import ABOUT, bytes_of_folder, count_tensors, last_used
 
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        used = datetime.datetime.fromtimestamp((folder / ABOUT).stat().st_mtime).astimezone()
+        used = datetime.datetime.fromtimestamp(last_used(folder)).astimezone()
     except (OSError, ValueError):
         about, used = {}, None
     about = about if isinstance(about, dict) else {}

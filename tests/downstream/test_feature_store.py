@@ -1,6 +1,8 @@
 """Features on disk: what is written is found by others, and what is damaged is never believed."""
 
 import os
+import shutil
+import time
 
 import pytest
 import torch
@@ -13,6 +15,13 @@ from mynah.utility.storage import cache_dir
 
 KEY = "0123456789abcdef" * 2
 GIB = 2**30
+RESERVE = feature_store.RESERVE
+
+
+@pytest.fixture(autouse=True)
+def any_disk(monkeypatch):
+    """How full the disk of this machine is makes no difference."""
+    monkeypatch.setattr(feature_store, "RESERVE", 0)
 
 
 @pytest.fixture
@@ -128,6 +137,42 @@ def test_the_limit_counts_what_all_keys_take(open_store, folder, caplog):
     fill(store, {"late": torch.ones(3)})
     assert "late" not in store
     assert caplog.text.count("features.disk_gib") == 1
+
+
+def test_what_was_used_longest_ago_makes_room_and_nothing_of_today(open_store, folder, caplog):
+    caplog.set_level("INFO", "mynah")
+    others = {name: folder.with_name(name * 32) for name in "abcd"}
+    for days, other in enumerate(others.values()):  # d was used three days ago, a today
+        other.mkdir(parents=True)
+        (other / "x.safetensors").write_bytes(bytes(50_000))
+        (other / "about.json").write_text("{}")
+        os.utime(other / "about.json", (time.time() - days * 86_400 - 60,) * 2)
+    mine = folder.with_name("notes")
+    mine.mkdir()
+    store = open_store(limit=205_000)
+    fill(store, tensors(3))  # 7,200 bytes and their names
+    assert len(shards(folder)) == 1
+    assert [name for name, other in others.items() if other.exists()] == ["a", "b", "c"] and mine.exists()
+    assert caplog.text.count("made room") == 1 and str(others["d"]) in caplog.text
+    assert store.make_room(1_000_000) == store.room() < 1_000_000
+    assert [name for name, other in others.items() if other.exists()] == ["a"] and len(shards(folder)) == 1
+
+
+def test_features_that_are_read_are_in_use(open_store, folder, monkeypatch):
+    fill(open_store(), tensors(1))
+    store = open_store()
+    os.utime(folder / "about.json", (0, 0))
+    assert "name0" in store and feature_store.last_used(folder) == 0
+    monkeypatch.setattr(feature_store, "TOUCH_SECONDS", 0.0)
+    assert "name0" in store and time.time() - feature_store.last_used(folder) < 60
+
+
+@pytest.mark.parametrize(("total", "kept_free"), [(1000 * GIB, 10 * GIB), (20 * GIB, 2 * GIB)])
+def test_a_part_of_the_disk_stays_free(open_store, monkeypatch, total, kept_free):
+    monkeypatch.setattr(feature_store, "RESERVE", RESERVE)
+    store = open_store(limit=10 * GIB)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(total, 0, kept_free + 5))
+    assert store.room() == 5
 
 
 def test_files_that_cannot_be_written_are_said_once(open_store, folder, caplog, monkeypatch):

@@ -31,6 +31,12 @@ FRAMES = ("model.pooling=statistics",)
 CROPS = ("datarc.max_timestep=12000",)
 
 
+@pytest.fixture(autouse=True)
+def any_disk(monkeypatch):
+    """How full the disk of this machine is makes no difference."""
+    monkeypatch.setattr(caching.FeatureStore, "room", lambda self: self.limit)
+
+
 @pytest.fixture
 def train(tmp_path, corpus):
     """train(name, *overrides) -> the weights that a task ends in."""
