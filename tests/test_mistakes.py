@@ -122,7 +122,7 @@ def place(tmp_path):
 
 
 @pytest.fixture
-def refused(place, corpus, capsys):
+def refused(place, corpus, demo_cache, capsys):
     """refused(program, arguments) -> what is said; nothing may be written by it."""
 
     def run(program, arguments):
