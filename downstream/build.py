@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from mynah.downstream.interfaces import DownstreamConfig, DownstreamExpert
 from mynah.downstream.model import DownstreamModel, describe_upstream
 from mynah.plugins import Plugin, build_upstream, get_plugin, import_plugin
-from mynah.utility.configuration.load import from_plain, load_recipe
+from mynah.utility.configuration.load import from_plain, load_recipe, to_plain
 from mynah.utility.configuration.recipes import find_recipe
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import METADATA, load_weights, locate_checkpoint, read_checkpoint
@@ -82,7 +83,7 @@ def build_new(options: TaskOptions, experiment: Experiment) -> Task:
         )
     if not expert_class.has_data(config):
         log.info("no data configured (datarc.file_path): this is the demo recipe, on data made for it")
-        expert_class.use_demo_data(config)
+        _use_demo_data(expert_class, config, options.overrides)
     torch.manual_seed(config.seed)
     expert = expert_class(describe_upstream(upstream), config, folder=experiment.folder)
     model = DownstreamModel(upstream, expert, config.features, bool(options.fine_tune))
@@ -93,6 +94,20 @@ def build_new(options: TaskOptions, experiment: Experiment) -> Task:
     return Task(
         options.downstream, model, config, experiment, checkpoint_origin(options.checkpoint, options.upstream)
     )
+
+
+def _use_demo_data(expert_class: type, config: Any, overrides: Sequence[str]) -> None:
+    """Point the configuration at the demo's data. Raises UserError where that would replace what -o says of data."""
+    given = {override.partition("=")[0].strip() for override in overrides}
+    before = to_plain(config).get("datarc", {})
+    expert_class.use_demo_data(config)
+    after = to_plain(config).get("datarc", {})
+    lost = [name for name in (f"datarc.{key}" for key in before if before[key] != after[key]) if name in given]
+    if lost:
+        raise UserError(
+            "datarc.file_path: missing; without it the task runs on demo data, "
+            f"for which {', '.join(lost)} cannot be given"
+        )
 
 
 def _check_rebuilding(plugin: Plugin, upstream: Any) -> None:

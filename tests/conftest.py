@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # some tests fork, which a process with threads must not
 REPOSITORY = Path(__file__).parents[1]
 CLONE = (REPOSITORY / "hubconf.py").is_file()
 """Whether the tests lie in a clone; else they are those of an installed package."""

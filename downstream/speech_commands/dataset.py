@@ -66,8 +66,9 @@ def read_commands(config: CommandsDataConfig, log_path: Path | None) -> dict[str
             if split != "test" or test_folder is None:
                 splits[split].append((utterance, _label(folder_name, config.words)))
     if config.words and not {label for _, label in splits["train"]} & set(config.words):
+        words = ", ".join(config.words[:5]) + (", ..." if len(config.words) > 5 else "")
         raise UserError(
-            f"{folder}: has none of the words {', '.join(config.words[:5])}, ... in folders of their names; give "
+            f"{folder}: has none of the words {words} in folders of their names; give "
             "datarc.file_path the folder of Speech Commands, or datarc.words the words that it has"
         )
     return splits if not config.balanced else {**splits, "train": balanced(splits["train"])}

@@ -212,7 +212,9 @@ class DownstreamExpert(SpeechTask):
         if "similarity" not in result:
             return f"closest of the training speakers: {closest}"
         same, than = ("one speaker", "at least") if result["same_speaker"] else ("two speakers", "less than")
+        similarity, threshold = result["similarity"], result["threshold"]
+        digits = 3 if result["same_speaker"] or round(similarity, 3) < round(threshold, 3) else 7
         return (
-            f"{result['similarity']:.3f} with {printable(result['compared_with'])}: {same} ({than} "
-            f"{result['threshold']:.3f}); closest in training: {closest}"
+            f"{similarity:.{digits}f} with {printable(result['compared_with'])}: {same} ({than} "
+            f"{threshold:.{digits}f}); closest in training: {closest}"
         )

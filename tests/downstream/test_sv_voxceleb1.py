@@ -437,3 +437,17 @@ def test_without_data_the_demo_corpus_is_used(demo_cache):
     assert len(expert.speakers) >= 6 and all(
         len(expert.get_dataset(split)) > 20 for split in ("train", "dev", "test")
     )
+
+
+def test_a_similarity_just_below_the_threshold_is_seen_to_be_below():
+    close = {
+        "closest": [],
+        "similarity": 0.99998,
+        "threshold": 0.99999,
+        "same_speaker": False,
+        "compared_with": "a.wav",
+    }
+    text = DownstreamExpert.format_prediction(None, close)
+    assert "0.9999800 with a.wav: two speakers (less than 0.9999900)" in text
+    far = {**close, "similarity": 0.25}
+    assert "0.250 with a.wav: two speakers (less than 1.000)" in DownstreamExpert.format_prediction(None, far)
