@@ -34,7 +34,7 @@ REFRESH_SECONDS = 15.0
 RESERVE = 10 * 2**30
 """Bytes that are left free on the disk, or a tenth of it where that is less."""
 ABANDONED_SECONDS = 24 * 3600.0
-"""What has not been used for so long makes room."""
+"""Half-written files so old are removed, and features that have not been used for so long make room."""
 TOUCH_SECONDS = 3600.0
 """How often a process that reads features says that they are in use."""
 
