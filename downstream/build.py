@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +82,7 @@ def build_new(options: TaskOptions, experiment: Experiment) -> Task:
         )
     if not expert_class.has_data(config):
         log.info("no data configured (datarc.file_path): this is the demo recipe, on data made for it")
-        _use_demo_data(expert_class, config, options.overrides)
+        _use_demo_data(expert_class, config, _configure(TaskOptions(), plugin, expert_class))
     torch.manual_seed(config.seed)
     expert = expert_class(describe_upstream(upstream), config, folder=experiment.folder)
     model = DownstreamModel(upstream, expert, config.features, bool(options.fine_tune))
@@ -96,13 +95,15 @@ def build_new(options: TaskOptions, experiment: Experiment) -> Task:
     )
 
 
-def _use_demo_data(expert_class: type, config: Any, overrides: Sequence[str]) -> None:
-    """Point the configuration at the demo's data. Raises UserError where that would replace what -o says of data."""
-    given = {override.partition("=")[0].strip() for override in overrides}
-    before = to_plain(config).get("datarc", {})
+def _use_demo_data(expert_class: type, config: Any, default: Any) -> None:
+    """Point the configuration at the demo's data.
+
+    default: the task's own configuration. Raises UserError where the demo would replace what -c or -o says of data.
+    """
+    given, own = (to_plain(each).get("datarc", {}) for each in (config, default))
     expert_class.use_demo_data(config)
-    after = to_plain(config).get("datarc", {})
-    lost = [name for name in (f"datarc.{key}" for key in before if before[key] != after[key]) if name in given]
+    demo = to_plain(config).get("datarc", {})
+    lost = [f"datarc.{key}" for key in given if given[key] not in (own.get(key), demo[key])]
     if lost:
         raise UserError(
             "datarc.file_path: missing; without it the task runs on demo data, "

@@ -149,6 +149,9 @@ class FeatureStore:
 
         Those whose last use is longest ago go first, and none that was used within a day.
         """
+        room = self.room()
+        if room >= needed:
+            return room
         others = [(last_used(folder), folder) for folder in folders(self.folder.parent) if folder != self.folder]
         for used, folder in sorted(others):
             if self.room() >= needed or time.time() - used < ABANDONED_SECONDS:

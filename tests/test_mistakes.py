@@ -92,6 +92,7 @@ TASKS = {
     "-n x -u fbank -d voxceleb1_speaker -o datarc.split_list={tmp}/no.txt datarc.file_path={corpus}": "no.txt",
     "-n x -u fbank -d voxceleb1_speaker -o datarc.split_list={tmp}/no.txt": "for which datarc.split_list cannot be",
     "-n x -u fbank -d sv_voxceleb1 -o datarc.trial_list={tmp}/no.txt": "datarc.file_path: missing",
+    "-n x -u fbank -d speech_commands -c {tmp}/paths.yaml": "for which datarc.test_path cannot be given",
     "-n x -u fbank -d speech_commands -o datarc.test_path={tmp}": "for which datarc.test_path cannot be given",
     "-n x -u fbank -d phone_linear -o datarc.alignments={tmp}": "for which datarc.alignments cannot be given",
     "-n x -u fbank -d voxceleb1_speaker -o datarc.max_seconds=0": "max_seconds",
@@ -121,6 +122,9 @@ def place(tmp_path):
     (tmp_path / "latin.yaml").write_bytes("name: M\xfcller\n".encode("latin-1"))
     (tmp_path / "table.csv").write_text("file,label\na.wav,b\n")
     model = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+    short = {"trainer": {"max_steps": 1}}
+    paths = {"datarc": {"test_path": str(tmp_path)}}
+    (tmp_path / "paths.yaml").write_text(yaml.safe_dump({**paths, **short, "demo": short}))
     (tmp_path / "model.yaml").write_text(yaml.safe_dump({"model": model}))
     return tmp_path
 

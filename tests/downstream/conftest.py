@@ -1,4 +1,4 @@
-"""What the tests of vatex_caption share: a small corpus, an upstream of random features, captioners of small size."""
+"""What tests of tasks share: a disk with room; for vatex_caption a small corpus, random features and captioners."""
 
 import dataclasses
 import json
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mynah import ROOT
+from mynah.downstream import feature_store
 from mynah.downstream.interfaces import UpstreamInfo
 from mynah.downstream.vatex_caption.expert import DownstreamExpert
 from mynah.utility.albert.captioning import AlbertForImageCaptioning
@@ -41,6 +42,12 @@ TINY = (
     "model.initializer_range=0.3",
     "generation.max_length=12",
 )
+
+
+@pytest.fixture
+def any_disk(monkeypatch):
+    """How full the disk of this machine is makes no difference to what is kept of features."""
+    monkeypatch.setattr(feature_store, "RESERVE", 0)
 
 
 @pytest.fixture

@@ -16,12 +16,7 @@ from mynah.utility.storage import cache_dir
 KEY = "0123456789abcdef" * 2
 GIB = 2**30
 RESERVE = feature_store.RESERVE
-
-
-@pytest.fixture(autouse=True)
-def any_disk(monkeypatch):
-    """How full the disk of this machine is makes no difference."""
-    monkeypatch.setattr(feature_store, "RESERVE", 0)
+pytestmark = pytest.mark.usefixtures("any_disk")
 
 
 @pytest.fixture

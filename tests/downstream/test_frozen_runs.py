@@ -29,12 +29,7 @@ SETTINGS = [
 ]
 FRAMES = ("model.pooling=statistics",)
 CROPS = ("datarc.max_timestep=12000",)
-
-
-@pytest.fixture(autouse=True)
-def any_disk(monkeypatch):
-    """How full the disk of this machine is makes no difference."""
-    monkeypatch.setattr(caching.FeatureStore, "room", lambda self: self.limit)
+pytestmark = pytest.mark.usefixtures("any_disk")
 
 
 @pytest.fixture
