@@ -1,4 +1,4 @@
-"""How fast a pretraining step is: from waveforms to changed weights, in the plugin's own full configuration."""
+"""How fast a pretraining step is: from waveforms to changed weights, in a full configuration of the plugin."""
 
 import argparse
 
@@ -20,6 +20,7 @@ from mynah.utility.acoustic.config import AcousticConfig, AcousticPretrainConfig
 from mynah.utility.acoustic.masking import MaskPlan, batch_mask_plans, draw_mask_plan
 from mynah.utility.acoustic.model import AcousticModel
 from mynah.utility.configuration.load import load_config, to_plain
+from mynah.utility.configuration.recipes import find_recipe
 from mynah.utility.nn.padding import pad_signals
 from mynah.utility.training.optimization import build_optimizer, decay_groups
 
@@ -28,12 +29,12 @@ def main() -> None:
     parser = build_parser(__doc__, steps=5, upstream="aalbert")
     add_batch_options(parser, batch_size=12)
     parser.add_argument("--compile", action="store_true", help="the encoder by torch.compile")
+    parser.add_argument("-c", dest="config", help="a configuration, or the name of a recipe (default: the base's)")
     parser.add_argument("-o", dest="overrides", nargs="+", default=[], help="KEY=VALUE of the configuration")
     arguments = prepare(parser)
-    folder = REPOSITORY / "upstream" / arguments.upstream
-    config = load_config(
-        AcousticPretrainConfig, files=[folder / "pretrain_config.yaml"], overrides=arguments.overrides
-    )
+    base = REPOSITORY / "upstream" / arguments.upstream / "pretrain_config.yaml"
+    file, _ = find_recipe(arguments.config, base)
+    config = load_config(AcousticPretrainConfig, files=[file], overrides=arguments.overrides)
     plain = to_plain(config)
     sections = {name: plain[name] for name in AcousticConfig.model_fields}
     model = load_upstream(arguments.upstream, config=sections, random_weights=True).model
@@ -41,7 +42,8 @@ def main() -> None:
     if arguments.compile:
         model.encoder.compile()
     step = Step(model, config, arguments)
-    what = f"{arguments.upstream}, {arguments.batch_size} x {arguments.seconds:g} s, {arguments.precision}"
+    name = " ".join([arguments.upstream, *filter(None, [arguments.config])])
+    what = f"{name}, {arguments.batch_size} x {arguments.seconds:g} s, {arguments.precision}"
     what += ", compiled" if arguments.compile else ""
     what += "".join(f", {each}" for each in arguments.overrides)
     report = Report(arguments)

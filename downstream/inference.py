@@ -99,6 +99,13 @@ def _read_speech(path: Path, upstream: Any, config: Any) -> tuple[Iterable[Windo
     changes = config.signal_changes
     seconds = samples / SAMPLE_RATE
     if 0 < bounds.window_seconds < seconds:
+        shortest = samples // _num_windows(samples, bounds.window_seconds)
+        if shortest < upstream.min_samples:
+            raise UnreadableAudio(
+                path,
+                f"inference.window_seconds={bounds.window_seconds:g} makes windows of {shortest} samples at 16 kHz, "
+                f"but {upstream.name} needs {upstream.min_samples}; give a longer window",
+            )
         return _speech_windows(path, samples, bounds.window_seconds, changes.gain_db), samples
     if seconds > bounds.max_seconds:
         raise UnreadableAudio(
@@ -114,9 +121,13 @@ def _read_speech(path: Path, upstream: Any, config: Any) -> tuple[Iterable[Windo
     return [(with_gain(wav, changes.gain_db), start)], samples
 
 
+def _num_windows(samples: int, window_seconds: float) -> int:
+    return math.ceil(samples / (window_seconds * SAMPLE_RATE))
+
+
 def _speech_windows(path: Path, samples: int, window_seconds: float, gain_db: float) -> Iterator[Window]:
     """The file in equal parts of at most `window_seconds`, each read when it is needed."""
-    count = math.ceil(samples / (window_seconds * SAMPLE_RATE))
+    count = _num_windows(samples, window_seconds)
     log.info(
         "%s: %.0f s, encoded in %d windows of %.1f s: each is normalized, and attends, by itself; silence stays",
         *(printable(str(path)), samples / SAMPLE_RATE, count, samples / SAMPLE_RATE / count),

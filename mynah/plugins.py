@@ -7,7 +7,7 @@
    package that is the plugin's folder: `[project.entry-points."mynah.downstream"]  my_task = "my_package.my_task"`.
 
 Names and descriptions are read from the source without running it, so that listing is quick and a broken plugin hides
-no other; its own error is reported when it is asked for.
+no other; its own error is reported when it is asked for. Only the packages above an installed plugin are imported.
 """
 
 from __future__ import annotations
@@ -107,6 +107,8 @@ def import_plugin(plugin: Plugin, module: str) -> ModuleType:
     Raises UserError, from the original error, with the place in the plugin's code if it cannot be imported.
     """
     what = f"{plugin.kind} {plugin.name!r}"
+    if not plugin.folder.is_dir() and plugin.description.startswith(_BROKEN):  # of an installed package
+        raise UserError(f"{what} {plugin.description}")
     if not (plugin.folder / f"{module}.py").is_file():
         raise UserError(f"{what} has no {module}.py; expected it in {plugin.folder}")
     try:
@@ -161,11 +163,14 @@ def _installed_plugins(kind: str) -> Iterator[Plugin]:
     for point in importlib.metadata.entry_points(group=f"mynah.{kind}"):
         try:
             spec = importlib.util.find_spec(point.value)
-        except (ImportError, ValueError):
-            spec = None
+            reason = "there is no such package"
+        except ModuleNotFoundError as error:
+            spec, reason = None, str(error)
+        except Exception as error:  # the packages above it are run for that, and raise whatever they like
+            spec, reason = None, f"importing what is above it fails: {type(error).__name__}: {error}"
         if spec is None or not spec.submodule_search_locations:
-            text = f"{_BROKEN}it is an entry point to {point.value}, but there is no such package"
-            yield Plugin(kind, point.name, Path(point.value), text, point.value)
+            text = f"{_BROKEN}it is an entry point to {point.value}, but {reason}"
+            yield Plugin(kind, point.name, Path(point.value), " ".join(text.split()), point.value)
             continue
         folder = Path(next(iter(spec.submodule_search_locations)))
         for name, description in _READERS[kind](folder).items():

@@ -15,6 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import soundfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -37,7 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         count = copy_for_verification(arguments) if arguments.trials else copy_for_identification(arguments)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, soundfile.SoundFileError) as error:
         sys.exit(f"error: {error}")
     print(f"{count} utterances in {arguments.destination}")
 
@@ -72,7 +73,11 @@ def copy_for_verification(arguments: argparse.Namespace) -> int:
 
 
 def speakers_of(source: Path) -> list[Path]:
-    return sorted(folder for folder in source.iterdir() if folder.is_dir())
+    """The folders of the speakers. Raises UserError where there is none, and OSError."""
+    folders = sorted(folder for folder in source.iterdir() if folder.is_dir())
+    if not folders:
+        raise UserError(f"{source} holds no folders of speakers; expected {source}/SPEAKER/CHAPTER/*.flac")
+    return folders
 
 
 def copy_speaker(speaker: Path, destination: Path) -> list[str]:
@@ -84,7 +89,8 @@ def copy_speaker(speaker: Path, destination: Path) -> list[str]:
         name = Path(own, chapter, f"{number:05d}.wav")
         target = destination / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        samples, rate = soundfile.read(path, dtype="int16")
+        samples, rate = soundfile.read(path, dtype="float32")  # as int16 a file of floats would be silence
+        samples = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)  # the same bits where it had 16
         soundfile.write(target, samples, rate)
         names.append(name.as_posix())
     return names

@@ -46,14 +46,23 @@ class PublishedModel:
         check_family(found.model_type, families, self.given, self.upstream)
         return found
 
-    def model(self, config: Any, unused: Sequence[str] = ()) -> nn.Module:
+    def model(self, config: Any, unused: Sequence[str] = (), changed: str = "") -> nn.Module:
         """The model in float32. unused: prefixes of weights that may be missing, as no feature depends on them.
 
-        Raises UserError where others are missing, or are NaN or infinite.
+        changed: the option that made `config` another one than the model's own. Raises UserError where other weights
+        are missing, have other shapes than the configuration gives them, or are NaN or infinite.
         """
-        model, report = self.transformers.AutoModel.from_pretrained(
-            self.name, config=config, dtype=torch.float32, output_loading_info=True, **self.options
-        )
+        try:
+            model, report = self.transformers.AutoModel.from_pretrained(
+                self.name, config=config, dtype=torch.float32, output_loading_info=True, **self.options
+            )
+        except RuntimeError as error:
+            if "mismatched_sizes" not in str(error):
+                raise
+            cause = f"with {changed}" if changed else "by its config.json"
+            raise UserError(
+                f"{self.given}: {cause} some of its weights would have other shapes than they have"
+            ) from error
         if missing := sorted(key for key in report["missing_keys"] if not key.startswith(tuple(unused))):
             raise UserError(
                 f"{self.given}: its weights are not those of its config.json: {len(missing)} of the "

@@ -38,7 +38,7 @@ class CellState:
     reasons: list[str] = field(default_factory=list)
     """Why experiments failed, each once."""
     edge: bool = False
-    """Whether the chosen learning rate is the largest or smallest of several: a better one may lie beyond."""
+    """Whether the chosen learning rate is the largest or smallest of three or more: a better one may lie beyond."""
 
     @property
     def mean(self) -> float | None:
@@ -87,9 +87,7 @@ def assess(cell: Cell, metric: Metric, outcome_of: Callable[[Run], Outcome]) -> 
     reasons = _reasons(trials)
     if not values and not reasons:
         reasons = [f"no experiment has {metric.key} on test"]
-    numbers = [rate for rate in cell.rates if rate is not None]
-    edge = len(numbers) > 2 and chosen in (min(numbers), max(numbers))
-    status = FINISHED if values else FAILED
+    status, edge = FINISHED if values else FAILED, is_edge(chosen, cell.rates)
     return CellState(cell, metric, [], trials, status, chosen, scores[chosen], values, reasons, edge)
 
 
@@ -100,6 +98,12 @@ def best_rate(scores: dict[float | None, float], metric: Metric) -> float | None
         if metric.better(score, scores[best]):
             best = lr
     return best
+
+
+def is_edge(chosen: float | None, rates: Sequence[float | None]) -> bool:
+    """Whether a rate is the largest or smallest of three or more."""
+    numbers = [rate for rate in rates if rate is not None]
+    return len(numbers) > 2 and chosen in (min(numbers), max(numbers))
 
 
 def _open(trials: Sequence[Trial]) -> list[Run]:

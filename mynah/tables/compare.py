@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mynah.tables.cells import CellState, Trial, best_rate
+from mynah.tables.cells import CellState, Trial, best_rate, is_edge
 from mynah.tables.config import LR, TableConfig, TaskColumn, UpstreamRow
 from mynah.tables.metrics import Metric
 from mynah.tables.plan import FINISHED, Cell, Outcome, Run, read_json, read_outcome
-from mynah.tables.specs import choose_labels, folder_name, upstream_labels
+from mynah.tables.specs import MAX_LABEL, choose_labels, folder_name, upstream_labels, usable_label
 from mynah.tables.store import HARMLESS
 from mynah.tables.writing import Grid
 from mynah.utility.configuration.yaml_text import read_yaml_file
@@ -169,7 +169,7 @@ def _columns(found: Sequence[Found]) -> dict[tuple, TaskColumn]:
         differing = [name for name in own if any(each.get(name) != own[name] for each in others)]
         differing = [name for name in differing if not name.startswith("data of ")]
         texts = [f"{name}={str(own[name])[:12]}" for name in differing]
-        label = " ".join([task, *texts])[:80]
+        label = usable_label(" ".join([task, *texts]))[:MAX_LABEL]
         if folder_name(label) in map(folder_name, labels):
             label = f"{label[:70]} {len(labels) + 1}"
         labels.append(label)
@@ -201,7 +201,8 @@ def _state(row: UpstreamRow, column: TaskColumn, metric: Metric, group: Sequence
     cell = Cell(row, column, config, Path())
     reasons = [] if values else [f"no experiment has {metric.key} on test"]
     status = FINISHED if values else "failed"
-    return CellState(cell, metric, [], trials, status, chosen, scores[chosen], values, reasons)
+    edge = is_edge(chosen, rates)
+    return CellState(cell, metric, [], trials, status, chosen, scores[chosen], values, reasons, edge)
 
 
 def _scores(by_rate: dict[float | None, dict[int, Trial]], metric: Metric) -> dict[float | None, float]:

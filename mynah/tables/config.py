@@ -125,7 +125,7 @@ class TableConfig(Section):
 
 
 def read_table(file: Path | None, given: dict[str, Any]) -> TableConfig:
-    """The table of a file of -c, with what the command line gives: rows and the like instead, options in addition.
+    """The table of a file of -c, with what the command line gives: rows and the like instead, options after its own.
 
     given: fields of TableConfig, those that are not given left out. Raises UserError.
     """
@@ -133,11 +133,15 @@ def read_table(file: Path | None, given: dict[str, Any]) -> TableConfig:
     if missing := [f"--{key}" for key in ("upstreams", "tasks") if key not in plain and key not in given]:
         raise UserError(f"a table needs {' and '.join(missing)}; give them, or a file of a table with -c")
     added = {key: [*plain.get(key, ()), *as_several(given.get(key, ()))] for key in ("options", "vary")}
-    return complete(from_plain(TableConfig, {**plain, **given, **added}, "the table's options"))
+    config = from_plain(TableConfig, {**plain, **given, **added}, "the table's options")
+    return complete(config, last=as_several(given.get("options", ())))
 
 
-def complete(config: TableConfig) -> TableConfig:
-    """Every label made, and every option at its task. Raises UserError where that is not possible."""
+def complete(config: TableConfig, last: Sequence[str] = ()) -> TableConfig:
+    """Every label made, and every option at its task, general ones before the task's own.
+
+    last: options that come after both, as those of a command line do. Raises UserError where that is not possible.
+    """
     _check_given_once("upstreams", config.upstreams)
     _check_given_once("tasks", config.tasks)
     rows = [
@@ -161,7 +165,8 @@ def complete(config: TableConfig) -> TableConfig:
     _check_distinct("tasks", labels)
     columns = []
     for column, label in zip(config.tasks, labels, strict=True):
-        options = [*DEFAULT_OPTIONS, *_options_for(label, config.options, labels), *column.options]
+        general, asked = (_options_for(label, options, labels) for options in (config.options, last))
+        options = [*DEFAULT_OPTIONS, *general, *column.options, *asked]
         columns.append(
             column.replace(label=label, options=_last_of_each(options), vary=_vary_of(column, label, config, labels))
         )
@@ -191,8 +196,11 @@ def _options_for(label: str, options: Sequence[str], labels: Sequence[str]) -> l
 
 
 def _last_of_each(options: Sequence[str]) -> list[str]:
-    """Each text once, where it stands last: of several values of a key the last one counts."""
-    return list(dict.fromkeys(reversed(options)))[::-1]
+    """The last text of each key, where it stands: of several values of a key the last one counts."""
+    found: dict[str, str] = {}
+    for option in reversed(options):
+        found.setdefault(option.partition("=")[0].strip(), option)
+    return list(found.values())[::-1]
 
 
 def _check_target(target: str | None, labels: Sequence[str]) -> None:
@@ -222,7 +230,13 @@ def _check_options(column: TaskColumn, config: TableConfig) -> None:
     if config.lrs:
         own[LR] = "--lrs gives the learning rates"
     if column.vary is not None:
-        key, _ = parse_values(column.vary)
+        key, values = parse_values(column.vary)
+        for index, value in enumerate(values):
+            if twin := next((each for each in values[:index] if folder_name(each) == folder_name(value)), None):
+                raise UserError(
+                    f"--vary {column.label}:{column.vary}: {twin} and {value} would give folders of one name; "
+                    "write one of them in another way"
+                )
         if key in own:
             raise UserError(f"--vary {column.label}:{column.vary}: {own[key]}")
         own[key] = f"--vary {column.label}:{column.vary} gives its values"

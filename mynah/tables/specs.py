@@ -71,7 +71,7 @@ def choose_labels(given: Sequence[str], candidates: Sequence[Callable[[], Iterab
     chosen = []
     for label, make in zip(given, candidates, strict=True):
         if not label:
-            options = [each[-MAX_LABEL:] for each in make()]
+            options = [usable_label(each)[-MAX_LABEL:] for each in make()]
             numbered = (f"{options[0][: MAX_LABEL - 5]} {number}" for number in range(2, 10_000))
             label = next(each for each in [*options, *numbered] if folder_name(each) not in used)
             used.add(folder_name(label))
@@ -88,6 +88,11 @@ def check_label(label: str) -> None:
     """Raise ValueError for a label that makes no name of a folder and no cell of a table."""
     if len(label) > MAX_LABEL or not label.isprintable() or not re.search(r"\w", label) or set(label) & set("|\\"):
         raise ValueError(f"label {label[:40]!r}: expected up to {MAX_LABEL} printable characters without | and \\")
+
+
+def usable_label(text: str) -> str:
+    """A text made of names of files, with "-" for what a label cannot hold."""
+    return "".join("-" if each in "|\\" or not each.isprintable() else each for each in text)
 
 
 def _split_label(text: str, form: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,6 @@ from mynah.utility.experiments.provenance import RUN_FILE
 from mynah.utility.storage import write_atomically
 
 MARKDOWN, CSV = "results.md", "results.csv"
-NOT_SHOWN = ("loss", "chance")
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ def _details(grid: Grid) -> list[str]:
 
 
 def other_metrics(state: CellState) -> list[tuple[str, float]]:
-    """The means of all metrics of test at the chosen learning rate; of counts an int, where it is one."""
+    """The means of all metrics of test, over the experiments that the cell's is of; of counts an int, where it is."""
     found: dict[str, list[float]] = {}
-    for trial in chosen_trials(state):
+    for trial in _counted_trials(state):
         for name, value in ((trial.outcome.metrics or {}).get("test") or {}).items():
             if isinstance(value, int | float):
                 found.setdefault(name, []).append(value)
@@ -145,6 +145,13 @@ def chosen_trials(state: CellState) -> list[Trial]:
     if state.mean is None:
         return []
     return [trial for trial in state.trials if trial.run.lr == state.lr and trial.outcome.status == FINISHED]
+
+
+def _counted_trials(state: CellState) -> list[Trial]:
+    """Of the chosen learning rate those of the seeds that have a value for all that varies."""
+    chosen = chosen_trials(state)
+    counts = Counter(trial.run.seed for trial in chosen if trial.outcome.value("test", state.metric.key) is not None)
+    return [trial for trial in chosen if counts[trial.run.seed] == len(state.cell.column.varied)]
 
 
 def _columns(grid: Grid) -> list[str]:

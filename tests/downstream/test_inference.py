@@ -102,6 +102,11 @@ def test_a_window_longer_than_the_bound_is_refused(trained, folder):
         results(trained, [folder], "inference.max_seconds=5.0", "inference.window_seconds=6.0")
 
 
+def test_windows_too_short_for_the_upstream_are_told_for_each_file(trained, folder):
+    found = results(trained, [folder], "inference.window_seconds=0.01")
+    assert all("makes windows of 160 samples" in str(each.error) for each in found.values())
+
+
 def test_json_is_whole_when_it_is_interrupted(trained, folder, capsys, monkeypatch):
     def read(path, *arguments):
         if path.stem == "b":

@@ -121,6 +121,27 @@ def test_a_file_that_is_not_text_is_described_as_unreadable(repository):
     assert "speaker" in plugins
 
 
+def test_an_installed_package_that_is_broken_hides_no_plugin(repository, tmp_path, monkeypatch):
+    for name, text in {
+        "raising": 'raise RuntimeError("no\\nluck")',
+        "unfinished": "def",
+        "needy": "import nowhere",
+    }.items():
+        (tmp_path / "site" / name).mkdir(parents=True)
+        (tmp_path / "site" / name / "__init__.py").write_text(text)
+    metadata = tmp_path / "site" / "three-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: three\nVersion: 1.0\n")
+    points = "".join(f"{name} = {name}.task\n" for name in ("raising", "unfinished", "needy", "absent"))
+    (metadata / "entry_points.txt").write_text(f"[mynah.downstream]\n{points}")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    listing = describe_plugins()
+    assert "solo" in listing and "RuntimeError: no luck" in listing and "SyntaxError" in listing
+    assert "'nowhere'" in listing and "No module named 'absent'" in listing
+    with pytest.raises(UserError, match="no luck"):
+        import_plugin(get_plugin("downstream", "raising"), "expert")
+
+
 def test_unknown_name_is_told_with_the_possible_and_the_nearest(repository):
     with pytest.raises(UserError) as caught:
         get_plugin("upstream", "fbnk")

@@ -156,6 +156,33 @@ def test_mistakes_are_one_message(tmp_path):
     entry = import_plugin(find_plugins("upstream")["hf_speech"], "hubconf").hf_speech
     with pytest.raises(UserError, match="give a model's folder or its id in the hub"):
         entry()
+    for kind, settings in (W2V_BERT, WHISPER):
+        with pytest.raises(UserError, match=f"a {kind} reads what its feature extractor makes"):
+            entry(model_config={"model_type": kind, **settings}, random_weights=True)
+    save(tmp_path / "telephone", *W2V_BERT)
+    file = tmp_path / "telephone" / "preprocessor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "sampling_rate": 8000}))
+    with pytest.raises(UserError, match="waveforms of 8000 Hz"):
+        load(tmp_path / "telephone")
+
+
+def test_the_shortest_waveform_has_a_position(pair):
+    upstream, _, _ = pair
+    shortest = upstream.min_samples
+    states = upstream([torch.randn(shortest)])["last_hidden_state"]
+    assert states.shape[1] == upstream.count_positions(shortest) >= 1
+    assert upstream.count_positions(shortest - 1) == 0 or shortest == 400
+    with pytest.raises(ValueError, match="too short"):
+        upstream([torch.randn(shortest - 1)])
+
+
+def test_convolutions_of_another_stride_make_other_positions(tmp_path):
+    kind, settings = next(each for each in WAVEFORM.values() if each[0] == "wav2vec2")
+    convolutions = {"conv_dim": [16, 16], "conv_kernel": [10, 4], "conv_stride": [5, 4], "num_feat_extract_layers": 2}
+    save(tmp_path / "quick", kind, {**settings, **convolutions})
+    upstream = load(tmp_path / "quick")
+    assert upstream.get_downsample_rates("hidden_states") == 20 and upstream.min_samples == 10 + 3 * 5
+    assert upstream([torch.randn(2000)])["last_hidden_state"].shape[1] == upstream.count_positions(2000) == 99
 
 
 def test_code_in_a_models_folder_is_not_run(tmp_path):

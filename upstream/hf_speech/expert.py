@@ -22,7 +22,7 @@ from mynah.upstream.interfaces import SpeechUpstream
 from mynah.utility.configuration.sections import shown
 from mynah.utility.errors import UserError
 
-from .model import FAMILIES, MIN_SAMPLES, STRIDE, SpeechEncoder
+from .model import FAMILIES, SAMPLE_RATE, SpeechEncoder
 
 NAME = "hf_speech"
 ALWAYS_OFF = {"layerdrop": 0.0, "encoder_layerdrop": 0.0, "apply_spec_augment": False, "mask_time_prob": 0.0}
@@ -34,9 +34,6 @@ log = logging.getLogger("mynah")
 class HuggingFaceSpeech(SpeechUpstream):
     """H_0, what enters the first layer, to H_L, as transformers gives them with `output_hidden_states`."""
 
-    samples_per_position = STRIDE
-    min_samples = MIN_SAMPLES
-
     @property
     def first_center(self) -> float:
         return self.encoder.first_center
@@ -45,6 +42,7 @@ class HuggingFaceSpeech(SpeechUpstream):
         super().__init__()
         self.name, self.encoder = NAME, encoder
         self.hidden_size, self.num_hidden_states = encoder.hidden_size, encoder.num_hidden_states
+        self.samples_per_position, self.min_samples = encoder.samples_per_position, encoder.min_samples
 
     def encode(self, wavs: Tensor, lengths: Tensor, num_hidden_states: int) -> tuple[Sequence[Tensor], Tensor]:
         signals = [wav[:length] for wav, length in zip(wavs, lengths.tolist(), strict=True)]
@@ -115,6 +113,13 @@ def _build(model: dict[str, Any], extractor: dict[str, Any] | None, random_weigh
 
 def _wrap(model: torch.nn.Module, extractor: Any) -> SpeechEncoder:
     kind = model.config.model_type
+    if extractor is None and FAMILIES[kind].needs_extractor:
+        raise UserError(f"{NAME}: a {kind} reads what its feature extractor makes; give extractor_config= too")
+    rate = getattr(extractor, "sampling_rate", SAMPLE_RATE)
+    if rate != SAMPLE_RATE:
+        raise UserError(
+            f"{NAME}: its feature extractor is for waveforms of {shown(rate)} Hz, but this is given {SAMPLE_RATE} Hz"
+        )
     if kind == "whisper":
         model = model.get_encoder()
     return FAMILIES[kind](model, extractor)

@@ -1,5 +1,6 @@
 """How waveforms go into each family of encoders, and which states come out."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -7,9 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+SAMPLE_RATE = 16000
 STRIDE = 320
-"""Samples from one position to the next, in all of these families."""
-MIN_SAMPLES = 400
+"""Samples from one position to the next, where convolutions over the waveform do not say otherwise."""
+FRAME, SHIFT = 400, 160
+"""Samples of a frame of filter banks, and from one to the next."""
 NORMALIZATION_FLOOR = 1e-7
 PADDABLE = ("wav2vec2", "hubert", "wavlm", "unispeech-sat")
 """Model types that give an input the same states padded as alone, if their convolutions have layer norm."""
@@ -21,6 +24,10 @@ class SpeechEncoder(nn.Module, ABC):
     model: nn.Module
     hidden_size: int
     num_hidden_states: int
+    samples_per_position: int = STRIDE
+    min_samples: int = FRAME
+    """The shortest waveform that has a position."""
+    needs_extractor: ClassVar[bool] = False
     unused: ClassVar[tuple[str, ...]] = ("masked_spec_embed",)
     """Prefixes of weights that no feature depends on: what stands for masked frames in their training."""
 
@@ -61,6 +68,7 @@ class WaveformEncoder(SpeechEncoder):
         super().__init__(model, extractor)
         config = model.config
         self.hidden_size, self.num_hidden_states = config.hidden_size, config.num_hidden_layers + 1
+        self.samples_per_position, self.min_samples = math.prod(config.conv_stride), self._reach()
         self.normalizes = bool(getattr(extractor, "do_normalize", False))
         self.padded = config.model_type in PADDABLE and config.feat_extract_norm == "layer"
 
@@ -72,12 +80,14 @@ class WaveformEncoder(SpeechEncoder):
     @property
     def first_center(self) -> float:
         """Half the reach of the convolutions, which are not padded."""
-        reach = 1
-        for kernel, stride in zip(
-            reversed(self.model.config.conv_kernel), reversed(self.model.config.conv_stride), strict=True
-        ):
+        return (self._reach() - 1) / 2
+
+    def _reach(self) -> int:
+        """Samples that one position sees."""
+        config, reach = self.model.config, 1
+        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
             reach = (reach - 1) * stride + kernel
-        return (reach - 1) / 2
+        return reach
 
     def forward(self, signals: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
         signals = [self._normalized(signal.to(self.device, torch.float32)) for signal in signals]
@@ -109,7 +119,13 @@ class WaveformEncoder(SpeechEncoder):
 
 
 class ExtractedEncoder(SpeechEncoder):
-    """w2v-BERT 2.0, which reads filter banks of its own extractor; one input after another, so nothing is padded."""
+    """w2v-BERT 2.0, which reads filter banks of its own extractor; one input after another, so nothing is padded.
+
+    A position is two of their frames.
+    """
+
+    min_samples = FRAME + SHIFT
+    needs_extractor = True
 
     def __init__(self, model: nn.Module, extractor: Any):
         super().__init__(model, extractor)
@@ -118,7 +134,7 @@ class ExtractedEncoder(SpeechEncoder):
     def forward(self, signals: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
         found = []
         for signal in signals:
-            inputs = self.extractor(signal.float().cpu().numpy(), sampling_rate=16000, return_tensors="pt")
+            inputs = self.extractor(signal.float().cpu().numpy(), sampling_rate=SAMPLE_RATE, return_tensors="pt")
             valid = int(inputs["attention_mask"].sum())
             features = inputs["input_features"][:, :valid].to(self.device, self.dtype)
             states = self.model(features, output_hidden_states=True).hidden_states
@@ -126,29 +142,30 @@ class ExtractedEncoder(SpeechEncoder):
         return found
 
     def count_positions(self, samples: int) -> int:
-        return (1 + (samples - MIN_SAMPLES) // 160) // 2
+        return (1 + (samples - FRAME) // SHIFT) // 2
 
     @property
     def first_center(self) -> float:
-        """Of two frames of 400 samples, 160 apart."""
-        return (MIN_SAMPLES + 160) / 2
+        """Of two frames."""
+        return (FRAME + SHIFT) / 2
 
 
 class WhisperEncoder(SpeechEncoder):
     """Whisper's encoder, which reads exactly 30 s: shorter inputs are filled up, longer ones cut into such parts."""
 
     unused = ("decoder.",)
+    needs_extractor = True
 
     def __init__(self, model: nn.Module, extractor: Any):
         super().__init__(model, extractor)
         self.hidden_size, self.num_hidden_states = model.config.d_model, model.config.encoder_layers + 1
-        self.window = 2 * model.config.max_source_positions * 160
+        self.window = 2 * model.config.max_source_positions * SHIFT
 
     def forward(self, signals: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
         parts = [(row, part) for row, signal in enumerate(signals) for part in signal.split(self.window)]
         arrays = [part.float().cpu().numpy() for _, part in parts]
         features = self.extractor(
-            arrays, sampling_rate=16000, return_tensors="pt", padding="max_length", max_length=self.window
+            arrays, sampling_rate=SAMPLE_RATE, return_tensors="pt", padding="max_length", max_length=self.window
         )["input_features"]
         states = self.model(features.to(self.device, self.dtype), output_hidden_states=True).hidden_states
         found: list[list[tuple[Tensor, ...]]] = [[] for _ in signals]

@@ -87,11 +87,13 @@ def _read(source: str, options: HuggingFaceVideoConfig) -> VideoEncoder:
     with reading(NAME, source) as published:
         settings = published.config(FAMILIES)
         family = FAMILIES[settings.model_type]
+        changed = ""
         if options.frames_per_clip is not None:
             setattr(settings, family.frames_field, options.frames_per_clip)
+            changed = f"frames_per_clip={options.frames_per_clip}"
         check_runs(settings)
         normalization = _read_normalization(published, family.published)
-        encoder = family(published.model(settings, family.unused), normalization)
+        encoder = family(published.model(settings, family.unused, changed), normalization)
         published.tell(encoder, settings.model_type)
     return encoder
 

@@ -47,7 +47,7 @@ PLACES = (
 
 
 def demo_sentences(count: int, seed: int) -> list[str]:
-    """`count` English sentences of 7 to 16 words, all different; the same for the same seed."""
+    """`count` English sentences of 10 to 19 words, all different; the same for the same seed."""
     draw = random.Random(seed)
     sentences: dict[str, None] = {}
     while len(sentences) < count:

@@ -11,13 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.data.splits import name_percentage
 from mynah.utility.demo.cached_corpus import cached_corpus
 from mynah.utility.demo.sentences import demo_sentences
-from mynah.utility.demo.studio import Speaker, Studio
+from mynah.utility.demo.studio import Speaker, Studio, write_audio
 
 DEMO_VERSION = "2"  # one up whenever a corpus changes, so that an older one in the cache is not taken for it
 SPOKEN = "speech by eSpeak NG"
@@ -68,7 +67,7 @@ def demo_labels() -> Path:
 def demo_speech_commands() -> Path:
     """The `SpeechCommands` folder: WORD/SPEAKER_nohash_N.wav of twelve words and 16 speakers, and two noises.
 
-    Speakers are named such that Speech Commands' rule puts ten of them in train, three in dev and three in test.
+    Speakers are named such that Speech Commands' rule puts twelve of them in train, two in dev and two in test.
     """
     return cached_corpus("SpeechCommands", DEMO_VERSION, SPOKEN, _write_speech_commands)
 
@@ -136,7 +135,7 @@ def _write_speech_commands(folder: Path) -> None:
     for name, smoothing in (("hiss", 1), ("hum", 40)):
         noise = np.convolve(draw.standard_normal(20 * SAMPLE_RATE), np.ones(smoothing) / smoothing, mode="same")
         noise = 0.05 * noise / noise.std()
-        soundfile.write(folder / "_background_noise_" / f"{name}.wav", noise, SAMPLE_RATE, subtype="PCM_16")
+        write_audio(folder / "_background_noise_" / f"{name}.wav", noise)
 
 
 def _write_emotions(folder: Path) -> None:

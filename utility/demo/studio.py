@@ -1,5 +1,6 @@
 """Recordings of eSpeak NG's voices: sentences spoken into files, each with its own manner, microphone and room."""
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -97,7 +98,17 @@ class Studio:
     def _write(self, wav: np.ndarray, path: Path) -> None:
         wav = _through_a_channel(wav, self._draw, self.noise_db)
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, wav, SAMPLE_RATE, subtype="PCM_16")
+        write_audio(path, wav)
+
+
+def write_audio(path: Path, wav: np.ndarray) -> None:
+    """(T,) in [-1, 1] as 16 bits, in the format that the suffix names. Raises OSError.
+
+    By way of the memory: on a full disk libsndfile itself leaves a cut-off file behind and says nothing.
+    """
+    file = io.BytesIO()
+    soundfile.write(file, wav, SAMPLE_RATE, subtype="PCM_16", format=path.suffix[1:].upper())
+    path.write_bytes(file.getvalue())
 
 
 def _resample(wav: np.ndarray, rate: int) -> np.ndarray:

@@ -26,7 +26,8 @@ class BeamDecoder:
 
     symbols: of the outputs 1 to C - 1; `separator`, one of them, stands between words. lm: a KenLM file (ARPA or
     binary), "" for none: of words where there is a lexicon, else of symbols. lexicon: a file whose lines begin with a
-    word; only these are said then. Raises UserError for files that cannot be read, and without flashlight-text.
+    word, in upper or lower case as the language model has it; only these are said then, in upper case. Raises
+    UserError for files that cannot be read, and without flashlight-text.
     """
 
     def __init__(
@@ -107,8 +108,8 @@ def _spell(lexicon: str, symbols: Sequence[str], separator: str) -> str:
         lines = Path(lexicon).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"decoder.lexicon: {lexicon} cannot be read as a list of words: {error}") from error
-    words = dict.fromkeys(line.split()[0].upper() for line in lines if line.strip())
-    usable = [word for word in words if set(word) <= set(symbols) - {separator}]
+    words = dict.fromkeys(line.split()[0] for line in lines if line.strip())
+    usable = [word for word in words if set(word.upper()) <= set(symbols) - {separator}]
     if not usable:
         raise UserError(f"decoder.lexicon: no line of {lexicon} begins with a word of the task's characters")
     if len(usable) < len(words):
@@ -118,4 +119,4 @@ def _spell(lexicon: str, symbols: Sequence[str], separator: str) -> str:
             len(words),
             lexicon,
         )
-    return "".join(f"{word} {' '.join(word)} {separator}\n" for word in usable)
+    return "".join(f"{word} {' '.join(word.upper())} {separator}\n" for word in usable)

@@ -30,7 +30,7 @@ def error_rates(scores: np.ndarray, targets: np.ndarray) -> ErrorRates:
         raise ValueError(f"{len(own)} target trials and {len(others)} others; both are needed")
     thresholds = np.append(np.unique(scores), np.inf)
     misses = np.searchsorted(own, thresholds, side="left") / len(own)
-    false_alarms = 1 - np.searchsorted(others, thresholds, side="left") / len(others)
+    false_alarms = (len(others) - np.searchsorted(others, thresholds, side="left")) / len(others)  # 1 - n/N rounds
     return ErrorRates(thresholds, misses, false_alarms)
 
 

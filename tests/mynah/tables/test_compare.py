@@ -50,6 +50,20 @@ def test_seeds_repeat_and_dev_chooses_the_rate(experiment, tmp_path):
     assert grid.states[0].deviation == pytest.approx(statistics.stdev([0.2, 0.4]))
 
 
+def test_a_rate_at_the_edge_of_three_is_told(experiment, tmp_path):
+    for place, lr in enumerate((1e-3, 1e-2)):
+        experiment(f"e/{place}", dev=lr, lr=lr)
+    assert not grid_of(tmp_path / "e").states[0].edge
+    experiment("e/3", dev=0.5, lr=1e-1)
+    assert grid_of(tmp_path / "e").states[0].edge
+
+
+def test_options_of_any_characters_are_labels(experiment, tmp_path):
+    experiment("a", pooling="mean|x", upstream="aalbert", sha="one|two")
+    experiment("b", pooling='"back\\\\slash"')
+    assert len(grid_of(tmp_path).columns) == 2
+
+
 def test_checkpoints_are_rows_and_options_and_data_are_columns(experiment, tmp_path):
     experiment("a", 0.1, upstream="aalbert", sha="one")
     experiment("b", 0.2, upstream="aalbert", sha="two")

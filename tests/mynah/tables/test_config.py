@@ -48,11 +48,24 @@ options: ["emodb:datarc.fold=2"]
     assert [row.label for row in config.upstreams] == ["fbank", "odd"] and config.upstreams[1].config is None
     assert (config.lrs, config.seeds) == ([1e-4, 1e-3], 3)
     assert [column.options for column in config.tasks] == [
-        [*DEFAULT_OPTIONS, "trainer.max_steps=7", "datarc.fold=2"],
-        [*DEFAULT_OPTIONS, "trainer.max_steps=7", "datarc.fold=3"],
+        [*DEFAULT_OPTIONS, "datarc.fold=2", "trainer.max_steps=7"],
+        [*DEFAULT_OPTIONS, "datarc.fold=3", "trainer.max_steps=7"],
     ]
     save_config(config, tmp_path / "again.yaml")
     assert read_table(tmp_path / "again.yaml", {}) == config == complete(config)
+
+
+def test_options_of_the_command_line_count_more_than_those_of_the_file(tmp_path):
+    text = """
+upstreams: [fbank]
+tasks: ["a:emotion", {label: b, task: emotion, options: [trainer.max_steps=2000, datarc.fold=1]}]
+options: [seed_of=1, trainer.max_steps=100]
+"""
+    (tmp_path / "t.yaml").write_text(text)
+    asked = ["trainer.max_steps=10", "b:datarc.fold=2"]
+    first, second = read_table(tmp_path / "t.yaml", {"options": asked}).tasks
+    assert first.options == [*DEFAULT_OPTIONS, "seed_of=1", "trainer.max_steps=10"]
+    assert second.options == [*DEFAULT_OPTIONS, "seed_of=1", "trainer.max_steps=10", "datarc.fold=2"]
 
 
 @pytest.mark.parametrize(
@@ -73,6 +86,8 @@ options: ["emodb:datarc.fold=2"]
         ({"options": ["nonsense"]}, "expected KEY=VALUE"),
         ({"vary": ["emotion:datarc.fold=1"]}, "two values or more"),
         ({"vary": ["seed=1,2"]}, "--seeds"),
+        ({"vary": ["datarc.file_path=/d/a/b,/d/c,/d/a-b"]}, "/d/a/b and /d/a-b would give folders of one name"),
+        ({"vary": ["datarc.file_path=/d/A,/d/a"]}, "folders of one name"),
         ({"tasks": ["a:emotion", "b:emotion"], "vary": ["datarc.fold=1,2"]}, "several tasks"),
         ({"tasks": ["x:emotion", "x:emotion"]}, "given twice"),
         ({"tasks": ["x:emotion", "x:example"]}, "stands twice"),

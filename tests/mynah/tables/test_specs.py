@@ -3,6 +3,7 @@
 import pytest
 
 from mynah.tables.specs import (
+    check_label,
     choose_labels,
     folder_name,
     parse_task,
@@ -101,3 +102,5 @@ def test_labels_differ_even_where_long_or_odd():
     rows = [("aalbert", f"/{'x' * 200}/{end}", None) for end in ("a", "a", "A", "/")]
     found = labels(*rows)
     assert len(set(map(folder_name, found))) == 4 and all(len(label) <= 80 for label in found)
+    for label in labels(("aalbert", "runs/a|b.ckpt", None), ("aalbert", "runs/a\\b\n.ckpt", None)):
+        check_label(label)

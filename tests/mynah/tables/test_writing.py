@@ -14,7 +14,7 @@ from mynah.tables.chart import draw_chart
 from mynah.tables.metrics import Metric, formatted
 from mynah.tables.plan import cells_of
 from mynah.tables.superb import superb, write_superb
-from mynah.tables.writing import Grid, csv_text, markdown, write_tables
+from mynah.tables.writing import Grid, csv_text, markdown, other_metrics, write_tables
 
 
 @pytest.fixture
@@ -104,6 +104,15 @@ def test_a_value_that_is_no_number_spoils_no_file(table_of, fabricate, tmp_path,
     assert second["emotion_cer"] == pytest.approx(mean) and f"**{mean:.2f}" in markdown(grid)
     with Image.open(draw_chart(grid, tmp_path)) as picture:
         assert picture.width > 400
+
+
+def test_other_metrics_are_of_the_seeds_that_count(table_of, fabricate):
+    table = table_of(vary=["datarc.fold=1,2"], seeds=2)
+    cell = cells_of(table.config, table.folder)[0]
+    for run, test in zip([*cell.runs(None, 1), *cell.runs(None, 2)], (0.5, 0.6, 0.9, None), strict=True):
+        fabricate(run, test=test) if test else fabricate(run, reason="broken")
+    state = assess(cell, Metric("accuracy", "max"), lambda run: run.outcome())
+    assert state.mean == pytest.approx(0.55) and dict(other_metrics(state))["accuracy"] == pytest.approx(0.55)
 
 
 def test_numbers_are_shown_in_percent_where_they_are_rates():

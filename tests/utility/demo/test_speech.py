@@ -14,6 +14,7 @@ import soundfile
 from mynah.utility.demo import speech as demo_speech
 from mynah.utility.demo.espeak import Espeak, VoiceSettings
 from mynah.utility.demo.sentences import demo_sentences
+from mynah.utility.demo.studio import write_audio
 from mynah.utility.errors import UserError
 
 
@@ -153,6 +154,17 @@ def test_a_cache_that_cannot_be_written_is_the_users_to_mend(tmp_path, monkeypat
         demo_speech.demo_librispeech()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_a_recording_on_a_full_disk_is_an_error_and_not_a_cut_off_file(tmp_path, suffix):
+    wav = 0.1 * np.random.default_rng(0).standard_normal(1000)
+    write_audio(tmp_path / f"whole{suffix}", wav)
+    assert np.abs(soundfile.read(tmp_path / f"whole{suffix}")[0] - wav).max() < 2 / 32768
+    (tmp_path / f"full{suffix}").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write_audio(tmp_path / f"full{suffix}", wav)
+
+
 def test_a_missing_synthesizer_names_the_package_and_the_way_around(monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(UserError, match=r"espeakng-loader.*datarc\.file_path"):
@@ -186,6 +198,10 @@ def test_data_below_a_long_path_is_found(monkeypatch, tmp_path):
     monkeypatch.setattr(loader, "get_data_path", lambda: str(long))
     with Espeak() as synthesizer:
         assert len(synthesizer.speak("Good morning.", VoiceSettings("en-us+f2"))) > 0.4 * synthesizer.sample_rate
+
+
+def test_sentences_have_10_to_19_words():
+    assert {len(sentence.split()) for sentence in demo_sentences(4000, seed=1)} == set(range(10, 20))
 
 
 def test_sentences_are_all_different_and_follow_from_the_seed():

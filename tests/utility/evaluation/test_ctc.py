@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import sys
 
 import pytest
@@ -120,6 +121,10 @@ def test_beam_search_says_only_words_of_the_lexicon_and_prefers_those_of_the_lan
     assert text() == "AB"
     assert text(lm=str(tmp_path / "lm.arpa")) == "BA"
     assert text(lm=str(tmp_path / "lm.arpa"), lm_weight=0.0) == "AB"
+    for file in ("words.txt", "lm.arpa"):  # in lower case the same is said
+        content = (tmp_path / file).read_text()
+        (tmp_path / file).write_text(re.sub("[AB]{2}", lambda found: found[0].lower(), content))
+    assert (text(), text(lm=str(tmp_path / "lm.arpa"))) == ("AB", "BA")
 
 
 @pytest.mark.parametrize("key", ["lm", "lexicon"])

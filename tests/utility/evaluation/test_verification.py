@@ -36,7 +36,7 @@ def sweep(scores, targets) -> list[tuple[float, float, float]]:
 def test_rates_are_those_of_a_sweep_over_all_thresholds(seed, decimals):
     scores, targets = draw(seed, decimals=decimals)
     rates = error_rates(scores, targets)
-    assert np.allclose(np.stack([rates.thresholds, rates.misses, rates.false_alarms], 1), sweep(scores, targets))
+    assert np.array_equal(np.stack([rates.thresholds, rates.misses, rates.false_alarms], 1), sweep(scores, targets))
 
 
 @pytest.mark.parametrize("decimals", [6, 1])
@@ -77,6 +77,11 @@ def test_cases_known_by_heart(scores, targets, rate, cost):
     found, threshold = equal_error_rate(rates)
     assert found == pytest.approx(rate) and np.isfinite(threshold)
     assert min_detection_cost(rates) == pytest.approx(cost)
+
+
+def test_the_threshold_is_not_a_trial_off_where_a_share_is_rounded():
+    scores, targets = np.array([0.1, 0, 0.4, 0.7, 0.15, 0.4]), np.array([1, 0, 0, 1, 1, 0])
+    assert equal_error_rate(error_rates(scores, targets)) == (pytest.approx(2 / 3), pytest.approx(0.275))
 
 
 def test_the_threshold_lies_between_speakers_that_are_told_apart():
