@@ -23,7 +23,7 @@ from mynah.utility.audio.files import (
 )
 from mynah.utility.configuration.several import as_several
 from mynah.utility.data.media_files import UnreadableMedia, printable
-from mynah.utility.errors import is_lack_of_memory
+from mynah.utility.errors import UserError, is_lack_of_memory
 from mynah.utility.experiments.folder import make_writable
 from mynah.utility.training.device import check_device
 from mynah.utility.video.files import find_videos, read_clip
@@ -61,8 +61,13 @@ def predict(
     kind = INPUTS[model.expert.modality]
     drawn: set[Path] = set()
     first: Prediction | None = None
-    for given in map(Path, as_several(inputs)):
-        for path in kind.find(given) if given.is_dir() else [given]:
+    for given in as_several(inputs):
+        try:
+            paths = _files_of(given, kind)
+        except UnreadableMedia as error:
+            yield Prediction(Path(given), error=error)
+            continue
+        for path in paths:
             picture = pictures and _unused_name(pictures / f"{path.stem}.png", drawn)
             try:
                 windows, samples = kind.read(path, model.features.upstream, task.config)
@@ -80,6 +85,19 @@ def predict(
                 prediction = Prediction(path, result, model.expert.format_prediction(result))
                 first = first or prediction
                 yield prediction
+
+
+def _files_of(given: str | Path, kind: "InputKind") -> list[Path]:
+    """A file, or those in a folder. Raises UnreadableMedia where there are none."""
+    path = Path(given)
+    if not str(given).strip():
+        raise UnreadableMedia(path, "the input is given as an empty text")
+    if not path.is_dir():
+        return [path]
+    try:
+        return kind.find(path)
+    except UserError as error:
+        raise UnreadableMedia(path, str(error)) from error
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from mynah.downstream.features import Featurizer, UpstreamFeatures
 from mynah.downstream.interfaces import DownstreamExpert, FeaturesConfig, SignalInfo, UpstreamInfo
 from mynah.upstream.interfaces import Upstream
 from mynah.utility.audio.files import SAMPLE_RATE
+from mynah.utility.errors import UserError, is_lack_of_memory
 
 
 class DownstreamModel(nn.Module):
@@ -58,7 +59,9 @@ class DownstreamModel(nn.Module):
 
 
 def describe_upstream(upstream: Upstream) -> UpstreamInfo:
-    """What a task's expert knows of the upstream."""
+    """What a task's expert knows of the upstream. Raises UserError where it lacks an attribute of the contract."""
+    if missing := [name for name in Upstream.__annotations__ if not hasattr(upstream, name)]:
+        raise UserError(f"{_what(upstream)} sets no {' and no '.join(missing)} (upstream/README.md)")
     info = UpstreamInfo(
         name=upstream.name,
         modality=upstream.modality,
@@ -75,3 +78,31 @@ def describe_upstream(upstream: Upstream) -> UpstreamInfo:
         num_positions=upstream.num_positions,
         caption_decoder=upstream.caption_decoder(),
     )
+
+
+@torch.no_grad()
+def check_upstream(upstream: Upstream, signal: Tensor) -> None:
+    """Raise UserError where what it makes of a signal is not what its attributes say."""
+    try:
+        found = upstream([signal])
+        shapes = [tuple(state.shape) for state in found["hidden_states"]]
+        num_positions = int(found["lengths"][0])
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
+        if is_lack_of_memory(error):
+            raise
+        raise UserError(f"{_what(upstream)} failed: {type(error).__name__}: {error}") from error
+    if len(shapes) != upstream.num_hidden_states:
+        raise UserError(
+            f"{_what(upstream)} gives {len(shapes)} hidden states, but its num_hidden_states is "
+            f"{upstream.num_hidden_states}"
+        )
+    expected = (1, num_positions, upstream.hidden_size)
+    if wrong := [shape for shape in shapes if shape != expected]:
+        raise UserError(
+            f"{_what(upstream)} gives hidden states of shape {wrong[0]}, but by its hidden_size and lengths they are "
+            f"{expected}"
+        )
+
+
+def _what(upstream: Upstream) -> str:
+    return f"{type(upstream).__module__}: upstream {getattr(upstream, 'name', type(upstream).__name__)!r}"

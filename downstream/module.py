@@ -16,6 +16,7 @@ from mynah.downstream.evaluation import SplitEvaluation
 from mynah.downstream.feature_cache import FeatureCache
 from mynah.downstream.feature_items import FeatureItems
 from mynah.downstream.interfaces import SPLITS
+from mynah.downstream.model import check_upstream
 from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.configuration.load import to_plain
 from mynah.utility.errors import UserError, is_lack_of_memory
@@ -101,6 +102,7 @@ class DownstreamModule(TrainingModule):
             except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
                 if is_lack_of_memory(error):
                     raise
+                check_upstream(self.features.upstream, items[0]["signal"])  # whose fault it is then
                 place = traceback.extract_tb(error.__traceback__)[-1]
                 raise UserError(
                     f"{type(self.expert).__module__}: forward failed on {len(batch['names'])} items of dev: "

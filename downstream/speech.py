@@ -109,7 +109,7 @@ class SpeechTask(DownstreamExpert):
                 f"{data.file_path}: {len(unknown)} of the {len(items)} utterances of the split '{split}' have "
                 f"{self.names} that the training split has not, such as {', '.join(examples)}; correct "
                 "them, leave these utterances out, or have such in the training split and train anew; for a trained "
-                "task, give datarc.file_path a corpus like the one that it was trained on"
+                "task, give a corpus like the one that it was trained on, and the options of datarc that it had"
             )
         return LabelledSpeechDataset(
             [utterance for utterance, _ in items],

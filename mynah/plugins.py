@@ -90,7 +90,8 @@ def get_plugin(kind: str, name: str, plugin_paths: Sequence[str | Path] = ()) ->
     near = nearest(name, plugins)
     message = f"unknown {kind} {name!r}; available: {', '.join(plugins) or 'none'}"
     message += f"; did you mean {near}?" if near else ""
-    message += f"; your own is found below DIR/{kind} with --plugin-path DIR or {PATH_VARIABLE}=DIR"
+    message += f"; your own is found below DIR/{kind} with --plugin-path DIR, in Python plugin_paths=[DIR], or "
+    message += f"{PATH_VARIABLE}=DIR"
     for root in _roots(plugin_paths):
         folder = root / kind / name
         missing = [file for file in _NEEDED_FILES[kind] if not (folder / file).is_file()]

@@ -320,6 +320,25 @@ def test_of_a_validation_the_best_checkpoint_is_saved_before_the_last(pretrain, 
     assert saved[:2] == [("best.ckpt", 2), ("last.ckpt", 2)]
 
 
+@pytest.mark.parametrize("interval", [4, 100])
+def test_the_validation_at_the_end_may_be_the_best(pretrain, tmp_path, interval):
+    """Where it is not due within training: after more steps than that, or in a run shorter than that."""
+    more = [f"trainer.val_check_interval={interval}", "trainer.max_steps=5", "model.hidden_dropout_prob=0"]
+    pretrain("-n", "run", "-u", "aalbert", overrides=[*more, "optimizer.lr=3e-3"])
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (metrics["best_step"], metrics["best_val_loss"]) == (5, metrics["val_loss"])
+    best, last = (
+        torch.load(tmp_path / "run" / "checkpoints" / name, weights_only=True) for name in ("best.ckpt", "last.ckpt")
+    )
+    assert best["global_step"] == last["global_step"] == 5
+    assert best["mynah"]["last_val_loss"] == metrics["val_loss"]
+    for saved in (best, last):
+        assert saved["callbacks"]["SaveStates"]["best"]["score"] == metrics["val_loss"]
+    pretrain("-n", "run", "-a", "-u", "aalbert", overrides=[*more, "optimizer.lr=3e-3"])  # changes nothing
+    again = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert {**again, "seconds": 0} == {**metrics, "seconds": 0}
+
+
 def test_a_run_killed_between_its_best_and_its_last_checkpoint_keeps_the_best(pretrain, tmp_path, monkeypatch):
     def kill(state, path, *previous):
         if path.name == "last.ckpt" and state["global_step"] == 2:

@@ -192,7 +192,7 @@ def _write_configuration(experiment: Experiment, name: str, config: Any) -> None
 
 def _fit(experiment: Experiment, name: str, module: Any, trainer: Any, command: str) -> dict[str, Any]:
     """Evaluate, train, evaluate, and write metrics.json."""
-    from mynah.utility.training.trainer import best_of, fit
+    from mynah.utility.training.trainer import best_of, fit, states_of
 
     started = time.monotonic()
     if experiment.resume_from is None and module.validation_items:
@@ -200,6 +200,8 @@ def _fit(experiment: Experiment, name: str, module: Any, trainer: Any, command: 
     finished = fit(trainer, module, experiment, command)
     if finished and module.validation_items and module.validated_at != trainer.global_step:
         trainer.validate(module, verbose=False)
+        own = {"last_val_loss": module.last_val_loss}
+        states_of(trainer).add_final_validation(trainer, module.validation_metrics, own)
     best = best_of(trainer)
     metrics = {
         "upstream": name,

@@ -1,5 +1,6 @@
 """Speech Commands (Warden 2018) as it comes: a folder for each word, one for noises, and the separate test set."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from mynah.utility.errors import UserError
 WORDS = ["yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"]
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
 NOISES = "_background_noise_"
+log = logging.getLogger("mynah")
+
 TEST_SETS = ("speech_commands_test_set_v0.01", "speech_commands_test_set_v0.02")
 
 
@@ -65,12 +68,17 @@ def read_commands(config: CommandsDataConfig, log_path: Path | None) -> dict[str
             split = "dev" if percentage < 10 else "test" if percentage < 20 else "train"
             if split != "test" or test_folder is None:
                 splits[split].append((utterance, _label(folder_name, config.words)))
+    found = {label for split in splits.values() for _, label in split}
     if config.words and not {label for _, label in splits["train"]} & set(config.words):
         words = ", ".join(config.words[:5]) + (", ..." if len(config.words) > 5 else "")
         raise UserError(
             f"{folder}: has none of the words {words} in folders of their names; give "
             "datarc.file_path the folder of Speech Commands, or datarc.words the words that it has"
         )
+    if missing := [word for word in config.words if word not in found]:
+        log.warning("%s: has no folder with %s of datarc.words; goes on without", folder, ", ".join(missing))
+    if {label for _, label in splits["dev"]} == {SILENCE}:  # no words to choose a checkpoint by
+        splits["dev"] = []
     return splits if not config.balanced else {**splits, "train": balanced(splits["train"])}
 
 

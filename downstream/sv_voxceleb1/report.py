@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mynah.utility.data.media_files import printable
+from mynah.utility.evaluation.figures import save_png
 from mynah.utility.evaluation.verification import equal_error_rate, error_rates, min_detection_cost
 
 from .trials import Trial
@@ -46,8 +47,7 @@ def draw_scores(path: Path, scores: np.ndarray, targets: np.ndarray, title: str,
     _draw_histograms(left, scores, targets, dev_threshold)
     _draw_trade_off(right, scores, targets)
     figure.suptitle(title)
-    figure.savefig(path, format="png")
-    return path
+    return save_png(figure, path)
 
 
 def _draw_histograms(axes: "Axes", scores: np.ndarray, targets: np.ndarray, dev_threshold: float) -> None:

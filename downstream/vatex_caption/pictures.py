@@ -3,11 +3,10 @@
 import logging
 import re
 import textwrap
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch import Tensor
 from mynah.downstream.interfaces import UpstreamInfo
 from mynah.utility.albert.encoding import SubwordTokenizer
 from mynah.utility.errors import UserError
+from mynah.utility.evaluation.figures import save_png
 from mynah.utility.video.files import UnreadableVideo, read_clip
 from mynah.utility.video.frames import sample_frames, square_frames
 
@@ -28,14 +28,6 @@ FRAME, ROW, LINE, MARGIN, CHARACTER = 1.15, 0.24, 0.2, 0.15, 0.085
 NOT_IN_FILE_NAMES = r"[^\w.-]+"
 LONGEST_NAME = 100
 """Bytes of a clip's name in that of its picture."""
-CHINESE_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans SC",
-    "Source Han Sans SC",
-    "WenQuanYi Zen Hei",
-    "SimHei",
-    "PingFang SC",
-)
 
 WordsOverTime = tuple[list[str], list[list[float]]]
 """A caption's words, and for each its attention to each step of time, in sum 1."""
@@ -133,20 +125,16 @@ def draw_caption(picture: CaptionPicture, upstream: UpstreamInfo, path: Path) ->
     def place(x: float, y: float, across: float, up: float) -> "Axes":  # in inches, so that times lie below frames
         return figure.add_axes((x / width, y / height, across / width, up / height))
 
-    style = {"fontfamily": _font_families(title), "parse_math": False}
-    figure.text(left / width, 1 - MARGIN / height, title, va="top", fontsize=11, **style)
+    figure.text(left / width, 1 - MARGIN / height, title, va="top", fontsize=11)
     _draw_frames(place(left, below + MARGIN, across, across / shown), clip, shown)
     if heat:
         floor = 2 * LINE + MARGIN
         bar = place(left + across + 0.1, floor, 0.12, heat)
-        _draw_attention(place(left, floor, across, heat), bar, picture, len(clip), style)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # _font_families has said so
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, format="png")
-        except OSError as error:
-            raise UserError(f"the picture {path} cannot be written: {error.strerror}") from error
+        _draw_attention(place(left, floor, across, heat), bar, picture, len(clip))
+    try:
+        save_png(figure, path)
+    except OSError as error:
+        raise UserError(f"the picture {path} cannot be written: {error.strerror}") from error
 
 
 def _draw_frames(axes: "Axes", clip: Tensor, shown: int) -> None:
@@ -156,15 +144,13 @@ def _draw_frames(axes: "Axes", clip: Tensor, shown: int) -> None:
     axes.set_axis_off()
 
 
-def _draw_attention(
-    axes: "Axes", bar_axes: "Axes", picture: CaptionPicture, num_frames: int, style: dict[str, Any]
-) -> None:
+def _draw_attention(axes: "Axes", bar_axes: "Axes", picture: CaptionPicture, num_frames: int) -> None:
     num_words = len(picture.words)
     extent = (0, num_frames, num_words, 0)
     colors = axes.imshow(
         picture.shares, aspect="auto", extent=extent, interpolation="nearest", cmap="magma", vmin=0.0
     )
-    axes.set_yticks([row + 0.5 for row in range(num_words)], picture.words, fontsize=9, **style)
+    axes.set_yticks([row + 0.5 for row in range(num_words)], picture.words, fontsize=9)
     axes.set_xlabel("frame", fontsize=9)
     axes.tick_params(labelsize=8, axis="x")
     axes.figure.colorbar(colors, cax=bar_axes)
@@ -178,16 +164,3 @@ def _title(picture: CaptionPicture, width: float) -> str:
     if picture.reference:
         lines.append(f"reference: {picture.reference}")
     return "\n".join(wrapped for line in lines for wrapped in textwrap.wrap(line, columns))
-
-
-def _font_families(text: str) -> list[str]:
-    """Those to draw with: matplotlib's own has no Chinese, so one that has is added where it is installed."""
-    if not any("\u3400" <= character <= "\u9fff" for character in text):
-        return ["DejaVu Sans"]
-    from matplotlib.font_manager import fontManager
-
-    installed = {font.name for font in fontManager.ttflist}
-    found = [font for font in CHINESE_FONTS if font in installed]
-    if not found:
-        log.warning("no font for Chinese is installed, pictures show boxes in its place; one is %s", CHINESE_FONTS[0])
-    return ["DejaVu Sans", *found]

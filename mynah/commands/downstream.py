@@ -121,7 +121,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
     if not arguments.input:
         raise UserError("-m inference needs --input FILE_OR_FOLDER ...")
-    failed = 0
+    done = failed = 0
     with _printer(arguments.json) as show:
         for prediction in predict(run_options(TaskOptions, arguments), arguments.input, arguments.pictures):
             if prediction.error is not None:
@@ -129,6 +129,9 @@ def _predict(arguments: argparse.Namespace) -> int:
                 failed += 1
             else:
                 show(prediction)
+                done += 1
+    if failed and done + failed > 1:
+        log.warning("%d of %d inputs were skipped", failed, done + failed)
     return 1 if failed else 0
 
 

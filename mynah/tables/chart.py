@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mynah.tables.metrics import RATES, scaled
 from mynah.tables.plan import FINISHED
 from mynah.tables.writing import Grid
+from mynah.utility.evaluation.figures import save_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,8 +42,7 @@ def draw_chart(grid: Grid, folder: Path) -> Path:
         panel.set_visible(False)
     panels[0].set_yticks(range(len(grid.rows)), [_shortened(row.label) for row in grid.rows])
     panels[0].set_ylim(len(grid.rows) - 0.4, -0.6)  # the first row on top
-    figure.savefig(folder / PICTURE, format="png")
-    return folder / PICTURE
+    return save_png(figure, folder / PICTURE)
 
 
 def _draw_task(panel: "Axes", grid: Grid, column: "TaskColumn", colors: tuple) -> None:

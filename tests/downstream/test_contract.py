@@ -151,6 +151,27 @@ def test_an_upstream_that_could_not_be_rebuilt_is_told_before_training(run, tmp_
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            "hidden_size = property(lambda self: 9, lambda self, value: None)",
+            r"shape \(1, .*, 8\), but by its hidden",
+        ),
+        ("num_hidden_states = 2", "gives 1 hidden states, but its num_hidden_states is 2"),
+        ("min_samples = property(lambda self: self.nothing)", "sets no min_samples"),
+    ],
+)
+def test_an_upstream_that_is_not_what_it_says_is_told_as_the_upstreams_fault(run, tmp_path, more, said):
+    name = f"wrong_{len(more)}"
+    place = tmp_path / "plugins" / "upstream" / name
+    arguments = "def build_arguments(self): return {'width': 8}"
+    write(place / "expert.py", UPSTREAM, more=f"{arguments}\n    {more}", name=name)
+    write(place / "hubconf.py", HUBCONF, made="width", name=name)
+    with pytest.raises(UserError, match=f"upstream '{name}'.*{said}"):
+        run(upstream=name)
+
+
 def test_layer_weights_are_logged_drawn_and_written(run, tmp_path):
     options = {"upstream": "aalbert", "overrides": ["optimizer.lr=0.1"]}
     (tmp_path / "model.yaml").write_text("model: {num_hidden_layers: 2, hidden_size: 16, num_attention_heads: 2}\n")

@@ -107,6 +107,17 @@ def test_windows_too_short_for_the_upstream_are_told_for_each_file(trained, fold
     assert all("makes windows of 160 samples" in str(each.error) for each in found.values())
 
 
+def test_an_empty_folder_among_inputs_is_skipped_as_a_missing_file_is(
+    trained, folder, tmp_path_factory, capsys, caplog
+):
+    empty = tmp_path_factory.mktemp("empty")
+    given = ["--input", str(folder / "a.wav"), str(empty), "", str(folder / "nowhere.wav"), str(folder / "c.wav")]
+    arguments = command.parse_arguments("x", ["-m", "inference", "-e", str(trained), "--json", *given])
+    assert command.run(arguments) == 1
+    assert [each["file"] for each in json.loads(capsys.readouterr().out)] == [given[1], given[-1]]
+    assert "no audio files below" in caplog.text and "3 of 5 inputs were skipped" in caplog.text
+
+
 def test_json_is_whole_when_it_is_interrupted(trained, folder, capsys, monkeypatch):
     def read(path, *arguments):
         if path.stem == "b":

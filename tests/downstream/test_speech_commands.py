@@ -129,6 +129,23 @@ def test_mistakes_are_told(commands, overrides, said):
         build(commands, *overrides)
 
 
+def test_words_that_the_corpus_lacks_are_named(commands, caplog):
+    expert = build(commands, "datarc.words=[yes, zebra, nö]")
+    expert.corpus  # noqa: B018 (read on first use)
+    assert "has no folder with zebra, nö of datarc.words; goes on without" in caplog.text
+
+
+def test_a_dev_split_of_silence_alone_is_refused(tmp_path):
+    names = (f"{number:08x}_nohash_0.wav" for number in range(1000))
+    train = [name for name in names if official_split(name) == "train"][:8]
+    for word in ("yes", "no"):
+        for name in train:
+            write(tmp_path / word / name, 8000)
+    write(tmp_path / "_background_noise_" / "one.wav", 40000)
+    with pytest.raises(UserError, match="no utterance for the split 'dev'"):
+        build(tmp_path, "datarc.words=[]").get_dataset("dev")
+
+
 def test_a_rebuilt_expert_needs_no_data(commands):
     expert = build(commands).eval()
     rebuilt = build(Path("/nowhere"), state=expert.state()).eval()

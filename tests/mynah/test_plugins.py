@@ -147,7 +147,8 @@ def test_unknown_name_is_told_with_the_possible_and_the_nearest(repository):
         get_plugin("upstream", "fbnk")
     assert str(caught.value) == (
         "unknown upstream 'fbnk'; available: fbank, mel, solo; did you mean fbank?; "
-        "your own is found below DIR/upstream with --plugin-path DIR or MYNAH_PLUGIN_PATH=DIR"
+        "your own is found below DIR/upstream with --plugin-path DIR, in Python plugin_paths=[DIR], or "
+        "MYNAH_PLUGIN_PATH=DIR"
     )
     assert get_plugin("upstream", "mel").folder.name == "base"
 

@@ -68,6 +68,7 @@ def load(
     model_config: dict[str, Any] | None = None,
     extractor_config: dict[str, Any] | None = None,
     random_weights: bool = False,
+    **others: Any,
 ) -> HuggingFaceSpeech:
     """The hub entry.
 
@@ -77,6 +78,9 @@ def load(
     read; code in the model's folder is never run.
     Raises UserError where there is no such model, or it is none of FAMILIES.
     """
+    if others:
+        known = "ckpt, model_config, extractor_config and random_weights"
+        raise UserError(f"{NAME}: unknown option {', '.join(others)}; it takes {known}")
     if config is not None:
         raise UserError(f"{NAME}: its configuration is the model's own; leave -g and -t out")
     if (ckpt is None) == (model_config is None):
@@ -130,9 +134,15 @@ def _read_extractor(published: PublishedModel) -> Any:
         return published.transformers.AutoFeatureExtractor.from_pretrained(published.name, **published.options)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{published.given}: its preprocessor_config.json cannot be read, which says whether waveforms are "
-            f"normalized: {str(error).splitlines()[0][:200]}"
+            f"{published.given}: its preprocessor_config.json is missing or cannot be read, which says whether "
+            f"waveforms are normalized; save its feature extractor into that folder too ({_first_sentence(error)})"
         ) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    return (
+        f"{str(error).splitlines()[0][:200]}.".partition(". ")[0].rstrip(".") if str(error) else type(error).__name__
+    )
 
 
 def _extractor_of(plain: dict[str, Any]) -> Any:

@@ -117,10 +117,15 @@ def read_config(folder: str | Path) -> AlbertConfig:
     """The `config.json` of a folder."""
     path = Path(folder).expanduser() / "config.json"
     if not path.parent.is_dir():
-        raise UserError(
-            f"{folder}: no such folder; expected one with config.json and weights. Models are not downloaded by "
-            f"their name: fetch it first (huggingface-cli download {folder} --local-dir FOLDER) and give FOLDER"
-        )
+        place, advice = Path(folder), ""
+        if (
+            not place.is_absolute() and str(folder)[:1] not in ".~" and len(place.parts) <= 2
+        ):  # may be a name of the hub
+            advice = (
+                ". Models are not downloaded by their name: fetch it first (hf download "
+                f"{folder} --local-dir FOLDER) and give FOLDER"
+            )
+        raise UserError(f"{folder}: no such folder; expected one with config.json and weights{advice}")
     if not path.is_file():
         raise UserError(f"{folder}: no config.json there; expected the folder of an ALBERT or BERT of Hugging Face")
     try:

@@ -37,6 +37,11 @@ def load_config(
     replaces the one before it, "datarc.file_path.a=/x" sets one entry.
     Raises UserError with all unknown keys, wrong types, missing and impossible values, a line each.
     """
+    _tell_repetitions(overrides)
+    return _load(schema, files, overrides, demo)
+
+
+def _load(schema: type[Schema], files: Sequence[Path], overrides: Sequence[str], demo: bool = False) -> Schema:
     builder = _Builder(schema)
     for index, file in enumerate(files):
         builder.add_file(Path(file), demo, follow_base=index == 0)
@@ -63,22 +68,34 @@ def load_recipe(
 
     An override that only the demo recipe allows (it accumulates no batches, say) is not refused where that one runs.
     """
+    _tell_repetitions(overrides)
     if demo:
-        return load_config(schema, files=files, overrides=overrides, demo=True)
+        return _load(schema, files, overrides, demo=True)
     refused = None
     try:
-        config = load_config(schema, files=files, overrides=overrides)
+        config = _load(schema, files, overrides)
         if has_data(config):
             return config
     except UserError as error:
         refused = error
     try:
-        config = load_config(schema, files=files, overrides=overrides, demo=True)
+        config = _load(schema, files, overrides, demo=True)
     except UserError as error:
         raise refused or error from None
     if refused is not None and has_data(config):
         raise refused
     return config
+
+
+def _tell_repetitions(overrides: Sequence[str]) -> None:
+    """A warning for a key that overrides give several values."""
+    given: dict[tuple[str, ...], str] = {}
+    for override in overrides:
+        key, _, text = override.partition("=")
+        parts = tuple(part.strip() for part in key.split("."))
+        if given.setdefault(parts, text) != text:
+            log.warning("-o %s is given twice: %s, then %s; the last one holds", key, given[parts], text)
+        given[parts] = text
 
 
 def from_plain(schema: type[Schema], plain: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Schema:
@@ -87,6 +104,7 @@ def from_plain(schema: type[Schema], plain: dict[str, Any], source: str, overrid
     source: where the dict comes from (such as a checkpoint's path), for the message. overrides: as load_config
     takes them. Raises UserError.
     """
+    _tell_repetitions(overrides)
     builder = _Builder(schema)
     builder.sources.append(source)
     if isinstance(plain, dict):
@@ -152,7 +170,6 @@ class _Builder:
         self.sources: list[str] = []
         self.problems: list[tuple[str, str, str, str]] = []  # key, what is wrong, source, place in it
         self.has_demo = False  # whether any file has a demo section
-        self.overridden: dict[tuple[str, ...], str] = {}  # the text of each override so far
         self.readable = True  # whether every source could be read: else what is missing may stand in another
 
     def report(self, key: str, text: str, source: _Source | None) -> None:
@@ -162,7 +179,9 @@ class _Builder:
 
     def merge(self, data: dict[str, Any], source: _Source) -> None:
         self.data = merged(self.data, data)
-        self.origins.update(dict.fromkeys(_leaves(data, ""), source))
+        new, kept = _leaves(data, ""), set(_leaves(self.data, ""))
+        others = {leaf: origin for leaf, origin in self.origins.items() if leaf in kept.difference(new)}
+        self.origins = {**others, **dict.fromkeys(new, source)}
 
     def add_file(self, path: Path, demo: bool, follow_base: bool = True) -> None:
         """follow_base: whether its key `base` is meant; else what it is based on is there already."""
@@ -207,9 +226,6 @@ class _Builder:
         self.sources.append(source.name)
         key, equals, text = override.partition("=")
         parts = tuple(part.strip() for part in key.split("."))
-        if parts in self.overridden and self.overridden[parts] != text:
-            log.warning("-o %s is given twice: %s, then %s; the last one holds", key, self.overridden[parts], text)
-        self.overridden[parts] = text
         if not equals or not all(parts):
             example = closest_key(self.schema, key.strip()) or "section.key"
             return self.report("", f"expected KEY=VALUE, such as {example}=VALUE", source)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mynah.utility.evaluation.figures import save_png
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
@@ -44,8 +46,7 @@ def draw_confusion(counts: np.ndarray, classes: Sequence[str], path: Path, title
     if num_classes <= MAX_COUNTS_SHOWN:
         _write_counts(axes, counts, shares)
     axes.set(xlabel="predicted", ylabel="true", title=title)
-    figure.savefig(path, format="png")
-    return path
+    return save_png(figure, path)
 
 
 def _draw_cells(axes: "Axes", shares: np.ndarray) -> "ScalarMappable":

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mynah.utility.evaluation.figures import save_png
 from mynah.utility.evaluation.sequences import RATES, UNITS, Alignment, edit_shares
 
 if TYPE_CHECKING:
@@ -54,8 +55,7 @@ def draw_errors(records: dict[str, list], rates: Sequence[str], path: Path, titl
         edits = count_edits(aligned)
         _draw_most_frequent(middle, edits, ("substitutions",), f"confusions of {UNITS[rate]}")
         _draw_most_frequent(right, edits, ("insertions", "deletions"), f"{UNITS[rate]} added or left out")
-    figure.savefig(path, format="png")
-    return path
+    return save_png(figure, path)
 
 
 def _draw_shares(axes: "Axes", shares: dict[str, float], rate: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mynah.utility.audio.files import SAMPLE_RATE
+from mynah.utility.evaluation.figures import save_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,9 +50,7 @@ def draw_frames(panels: Sequence[FramePanel], labels: Sequence[str], path: Path)
         sound.set_title(panel.title, fontsize=9, loc="left")
         for axes in (sound, strips):
             axes.set_xlim(0, seconds)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")
-    return path
+    return save_png(figure, path)
 
 
 def _draw_spectrogram(axes: "Axes", signal: np.ndarray) -> None:

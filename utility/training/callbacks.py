@@ -14,7 +14,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from mynah.utility.experiments.checkpoint import BEST, LAST, PREVIOUS, load_checkpoint, save_atomically
+from mynah.utility.experiments.checkpoint import (
+    BEST,
+    LAST,
+    METADATA,
+    PREVIOUS,
+    load_checkpoint,
+    save_atomically,
+)
 from mynah.utility.experiments.integrity import why_damaged
 
 log = logging.getLogger("mynah")
@@ -100,14 +107,35 @@ class SaveStates(Checkpoint):
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         trainer.save_checkpoint(self.folder / LAST)
 
+    def add_final_validation(self, trainer: Trainer, metrics: dict[str, float], metadata: dict[str, Any]) -> None:
+        """Let a validation after the end of `fit` count too: where it is the best, last.ckpt becomes best.ckpt.
+
+        metadata: what the checkpoints' own says of that validation.
+        """
+        if not self._is_best(metrics):
+            return
+        self._note_best(trainer, metrics)
+        if trainer.is_global_zero:
+            checkpoint = load_checkpoint(self.folder / LAST)
+            checkpoint["callbacks"][self.state_key] = self.state_dict()
+            checkpoint[METADATA] |= metadata
+            for name in (BEST, LAST):
+                save_atomically(checkpoint, self.folder / name)
+
     def _save_if_best(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        if self._is_best(metrics):
+            self._note_best(trainer, metrics)
+            trainer.save_checkpoint(self.folder / BEST)
+
+    def _is_best(self, metrics: dict[str, float]) -> bool:
         score = metrics.get(self.monitor)
         if score is None or not math.isfinite(score):
-            return
+            return False
         better = min if self.mode == "min" else max
-        if self.best is None or (score != self.best["score"] and better(score, self.best["score"]) == score):
-            self.best = {"step": trainer.global_step, "score": score, "metrics": dict(metrics)}
-            trainer.save_checkpoint(self.folder / BEST)
+        return self.best is None or (score != self.best["score"] and better(score, self.best["score"]) == score)
+
+    def _note_best(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        self.best = {"step": trainer.global_step, "score": metrics[self.monitor], "metrics": dict(metrics)}
 
     def _keep(self, trainer: Trainer) -> None:
         if self.keep_every_n_steps and trainer.global_step % self.keep_every_n_steps == 0:

@@ -103,7 +103,12 @@ def _quiet_lightning() -> None:
 
 def best_of(trainer: Trainer) -> dict[str, Any] | None:
     """{"step", "score", "metrics"} of best.ckpt, as the run knows it; None where nothing was validated."""
-    return next(callback.best for callback in trainer.callbacks if isinstance(callback, SaveStates))
+    return states_of(trainer).best
+
+
+def states_of(trainer: Trainer) -> SaveStates:
+    """The callback that saves the run's checkpoints."""
+    return next(callback for callback in trainer.callbacks if isinstance(callback, SaveStates))
 
 
 def check_identity(trainer: Trainer, module: Any, experiment: Experiment, allow_changes: bool) -> None:
@@ -123,7 +128,7 @@ def check_identity(trainer: Trainer, module: Any, experiment: Experiment, allow_
         )
     earlier = metadata.get("run")
     if earlier and compare_identity(module.identity, earlier, source, allow_changes):
-        next(each for each in trainer.callbacks if isinstance(each, SaveStates)).begin_best_anew = True
+        states_of(trainer).begin_best_anew = True
 
 
 class ReportedInterruptError(KeyboardInterrupt):

@@ -293,6 +293,29 @@ def test_impossible_values_elsewhere_are_told_although_something_is_missing(comp
     assert "optimizer.lr: must be set" in message
 
 
+def test_what_is_wrong_with_a_list_is_told_of_who_gave_it_last(tmp_path):
+    class Grid(Section):
+        shape: list[int]
+
+        @rules
+        def _is_not_short(self):
+            if len(self.shape) < 3:
+                yield "shape: expected three or more"
+
+    file = tmp_path / "a.yaml"
+    file.write_text("shape: [1, 2, 3, 4]\n")
+    with pytest.raises(UserError, match=r"problems in -o shape=\[5\]:\n  shape: expected three or more$"):
+        load_config(Grid, files=[file], overrides=["shape=[5]"])
+
+
+def test_a_key_with_two_values_is_told_once_although_the_demo_is_tried_too(tmp_path, caplog):
+    file = tmp_path / "a.yaml"
+    file.write_text(GOOD + "demo: {model: {hidden_size: 2}}\n")
+    values = [f"model.hidden_size={size}" for size in (3, 4, 4)]
+    load_recipe(Config, files=[file], overrides=values, has_data=lambda config: False)
+    assert caplog.text.count("model.hidden_size is given twice: 3, then 4") == 1
+
+
 def test_a_value_of_the_wrong_type_is_not_also_called_missing(complaint):
     assert len(complaint("optimizer: {lr: fast}").splitlines()) == 2
 

@@ -28,6 +28,12 @@ def test_picture_is_a_readable_size_and_shows_the_diagonal(num_classes, tmp_path
     assert not np.array_equal(picture, mirrored)
 
 
+def test_names_of_classes_are_drawn_as_they_are(tmp_path, recwarn):
+    """No formula, and no warning for what no font has."""
+    draw_confusion(np.eye(4, dtype=int), ["a$b", "$\\foo$", "是", "c_{d}"], tmp_path / "odd.png", "$\\foo$")
+    assert not recwarn.list
+
+
 def test_drawing_leaves_pyplot_alone(tmp_path):
     import matplotlib.pyplot
 
