@@ -99,7 +99,7 @@ def read_folder(folder: Path) -> dict[str, str]:
         raise UserError(f"{folder}: no transcripts ({TRANSCRIPTS}) in or below it")
     for path in paths:
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").split("\n")  # a text may hold other separators of lines
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path} cannot be read as transcripts: {error}") from error
         for number, line in enumerate(lines, start=1):

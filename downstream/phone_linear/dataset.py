@@ -14,6 +14,7 @@ from mynah.utility.audio.alignment import Segment
 from mynah.utility.audio.alignment_files import read_alignment, read_lines
 from mynah.utility.audio.alignment_index import AlignmentIndex
 from mynah.utility.audio.corpus import Utterance
+from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.configuration.sections import rules
 from mynah.utility.data.splits import hash_fraction
 from mynah.utility.data.tables import is_table, read_split_table
@@ -23,6 +24,8 @@ LIST_SEED, LIST_SHARE = 1337, 0.9
 """How s3prl divides train_split.txt into train and dev."""
 HELD_OUT = 0.1
 """The share of the speakers, or utterances, that each of dev and test has where nothing else divides them."""
+LONGEST_FACTOR = 2
+"""Times the length of the audio, and a second: an alignment that ends later is not in seconds."""
 
 
 class PhoneDataConfig(SpeechDataConfig):
@@ -72,7 +75,8 @@ def read_phones(config: PhoneDataConfig, log_path: Path | None) -> Corpus:
         folder = Path(config.file_path).expanduser().absolute().parent
         for utterance in scan_speech({"table": config.file_path}, config, log_path):
             alignment, split = table[utterance.path]
-            corpus[split].append((utterance, rename(read_alignment(folder / alignment, config.tier))))
+            segments = _checked(read_alignment(folder / alignment, config.tier), utterance)
+            corpus[split].append((utterance, rename(segments)))
         return corpus
     if not config.alignments:
         raise UserError(
@@ -81,7 +85,9 @@ def read_phones(config: PhoneDataConfig, log_path: Path | None) -> Corpus:
         )
     index = AlignmentIndex(config.alignments, config.tier)
     utterances = scan_speech({"audio": config.file_path}, config, log_path)
-    aligned = [(one, rename(found)) for one in utterances if (found := index.find(one.name or one.path))]
+    aligned = [
+        (one, rename(_checked(found, one))) for one in utterances if (found := index.find(one.name or one.path))
+    ]
     if not aligned:
         example = PurePosixPath(utterances[0].path).stem
         raise UserError(
@@ -93,6 +99,17 @@ def read_phones(config: PhoneDataConfig, log_path: Path | None) -> Corpus:
         if split := splits.get(utterance.path):
             corpus[split].append((utterance, segments))
     return corpus
+
+
+def _checked(segments: list[Segment], utterance: Utterance) -> list[Segment]:
+    """The segments. Raises UserError where they end so late that they cannot be in seconds (TIMIT's are not)."""
+    seconds = utterance.samples / SAMPLE_RATE
+    if segments and (last := max(segment.end for segment in segments)) > LONGEST_FACTOR * seconds + 1:
+        raise UserError(
+            f"{utterance.path} is {seconds:.2f} s long, but its alignment ends at {last:.2f} s; times must be in "
+            "seconds (divide TIMIT's, which are samples, by 16000)"
+        )
+    return segments
 
 
 def split_utterances(config: PhoneDataConfig, utterances: Sequence[Utterance]) -> dict[str, str]:

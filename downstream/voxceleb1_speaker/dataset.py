@@ -119,9 +119,13 @@ def split_by_speaker(names: Iterable[str]) -> dict[str, str]:
     partition = {}
     for _, own in sorted(by_speaker.items()):
         tenth = max(1, round(len(own) / 10)) if len(own) >= 3 else 0
-        for rank, name in enumerate(sorted(own, key=lambda name: hashlib.sha256(name.encode()).digest())):
+        for rank, name in enumerate(sorted(own, key=lambda name: _hash(name))):
             partition[name] = "test" if rank < tenth else "dev" if rank < 2 * tenth else "train"
     return partition
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
 
 
 def _speaker_roots(folder: Path) -> dict[str, Path]:

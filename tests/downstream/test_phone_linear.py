@@ -143,13 +143,16 @@ def test_a_table_has_its_own_splits_with_a_column_of_alignments_or_with_a_folder
         (("datarc.speaker='(x)'",), "finds no speaker in s0-0.wav"),
         (("datarc.phones={names}",), r"names\.txt, line 2: the label A has more than one phone"),
         (("datarc.alignments={other}",), "has no alignment for any of the 20 audio files of .*, such as s0-0"),
+        (("datarc.alignments={samples}",), r"s3-1\.wav is 0\.50 s long, but its alignment ends at 8000\.00 s"),
     ],
 )
 def test_mistakes_are_told_in_a_line(corpus, tmp_path, options, message):
     (tmp_path / "names.txt").write_text("B b\nA a b\n")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x.txt").write_text("0 1 a\n")
-    places = {"names": tmp_path / "names.txt", "other": tmp_path / "other"}
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "s3-1.txt").write_text("0 3200 SIL\n3200 8000 AH0\n")
+    places = {"names": tmp_path / "names.txt", "other": tmp_path / "other", "samples": tmp_path / "samples"}
     with pytest.raises(UserError, match=message):
         build(*at(corpus), *(option.format(**places) for option in options))
 

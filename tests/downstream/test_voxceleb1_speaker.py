@@ -157,6 +157,7 @@ def test_speaker_folders_are_split_80_10_10_by_utterance():
 
 
 def test_small_speakers_reach_every_split_from_three_utterances_on():
+    assert len(split_by_speaker(f"a/\udcff{number}.wav" for number in range(9))) == 9  # names that are no UTF-8
     partition = split_by_speaker([f"{count}/{number}.wav" for count in (1, 2, 3, 4) for number in range(count)])
     splits = {
         count: Counter(split for name, split in partition.items() if name[0] == str(count)) for count in range(1, 5)

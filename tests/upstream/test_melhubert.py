@@ -144,6 +144,37 @@ def test_init_from_keeps_clusters_and_statistics_and_takes_another_objectives_tr
             torch.testing.assert_close(value, first[key], msg=key)
 
 
+def test_init_from_a_second_stage_of_another_teacher_learns_the_clusters_of_its_own(pretrain, tmp_path):
+    for seed in (1, 2):
+        pretrain("-n", f"teacher_{seed}", "-u", "melhubert", more=[f"seed={seed}", "trainer.max_steps=1"])
+    taught = [f"init.clusters={tmp_path / f'teacher_{seed}'}:1" for seed in (1, 2)]
+    still = ["optimizer.lr=1e-30", "trainer.max_steps=1"]
+    pretrain("-n", "first", "-u", "melhubert", more=[taught[0]])
+    for name, teacher in zip(("other", "same"), reversed(taught), strict=True):
+        pretrain("-n", name, "-u", "melhubert", "--init-from", str(tmp_path / "first"), more=[*still, teacher])
+    first, other, same = (last(tmp_path / name)["state_dict"] for name in ("first", "other", "same"))
+    for key, value in last(tmp_path / "teacher_2")["state_dict"].items():
+        if not key.startswith("model.objective."):
+            assert torch.equal(other[key.replace("model.", "model.objective.teacher.trunk.", 1)], value), key
+    centroids = "model.objective.centroids"
+    assert torch.equal(same[centroids], first[centroids]) and not torch.equal(other[centroids], first[centroids])
+
+
+def test_init_from_of_features_made_otherwise_measures_anew(pretrain, tmp_path, caplog):
+    corpus, still = ["features.input.cmvn=corpus"], ["optimizer.lr=1e-30", "trainer.max_steps=1"]
+    quiet = [*corpus, *still, "features.level_db=-60"]
+    pretrain("-n", "first", "-u", "melhubert", more=corpus)
+    pretrain("-n", "fresh", "-u", "melhubert", more=quiet)
+    pretrain("-n", "second", "-u", "melhubert", "--init-from", str(tmp_path / "first"), more=quiet)
+    assert "its features are made otherwise (features.level_db)" in caplog.text
+    first, fresh, second = (last(tmp_path / name)["state_dict"] for name in ("first", "fresh", "second"))
+    for key in first:
+        if "statistics" in key or "centroids" in key:
+            torch.testing.assert_close(second[key], fresh[key], msg=key)
+        elif "encoder" in key:
+            torch.testing.assert_close(second[key], first[key], msg=key)
+
+
 def test_a_second_stage_may_begin_with_the_encoder_of_the_first(pretrain, tmp_path):
     pretrain("-n", "first", "-u", "melhubert")
     first = str(tmp_path / "first")

@@ -25,11 +25,12 @@ from mynah.utility.experiments.checkpoint import METADATA, load_weights, read_ch
 from mynah.utility.experiments.folder import Experiment
 from mynah.utility.experiments.shipped import describe_source
 from mynah.utility.nn.size import describe_size
-from mynah.utility.training.identity import dataset_fingerprint
+from mynah.utility.training.identity import dataset_fingerprint, flatten
 from mynah.utility.training.loaders import BadFileLog
 from mynah.utility.training.optimization import decay_groups
 from mynah.utility.training.pretraining import PretrainingModule
 
+TEACHER = f"{OBJECTIVE}teacher."
 FIT_STREAM = 2
 """Sets the order in which utterances are offered to `Objective.fit` apart from other random choices."""
 
@@ -193,14 +194,25 @@ class AcousticPretraining(PretrainingModule):
     def init_from(self, checkpoint: dict[str, Any], source: str) -> None:
         """Take the weights alone of another run (--init-from), those of its objective only if it is the same.
 
-        Of another objective's targets the corpus' statistics are left too, and this objective's are measured.
+        Of another objective's targets the corpus' statistics are left too, and this objective's are measured. Where
+        features are made otherwise, all statistics are measured anew, and what was learned of features is too.
         """
         weights = select_weights(checkpoint["state_dict"], "model.")
         theirs = checkpoint[METADATA]["config"].get("objective")
+        own = self.model.state_dict()
         same = theirs is not None and self._has_this_objective(theirs, source)
-        self.model.features.measured(*_names_of_statistics(weights))
+        same = same and all(_equal(weights.get(name), own[name]) for name in own if name.startswith(TEACHER))
+        if changes := self._changes_of_features(checkpoint[METADATA]["config"]):
+            log.warning(
+                "%s: its features are made otherwise (%s): statistics of the corpus are measured anew",
+                *(source, ", ".join(changes)),
+            )
+            same = same and not self.model.objective.FIT_OPTIONS
+            weights = {name: value for name, value in weights.items() if not name.startswith(STATISTICS)}
+            weights |= {name: value for name, value in own.items() if name.startswith(STATISTICS)}
+        else:
+            self.model.features.measured(*_names_of_statistics(weights))
         if not same:
-            own = self.model.state_dict()
             unmeasured = tuple(f"{STATISTICS}{name}." for name in self._targets_of(self.model.features.declared))
             fresh = {name: value for name, value in own.items() if name.startswith((OBJECTIVE, *unmeasured))}
             weights = {**without_objective(weights, own), **fresh}
@@ -209,6 +221,13 @@ class AcousticPretraining(PretrainingModule):
         what = "" if same else ", which has no objective" if theirs is None else ", its objective aside, another one"
         where = describe_source(source, self.name)
         log.info("initialized from %s (step %d)%s", where, checkpoint[METADATA]["step"], what)
+
+    def _changes_of_features(self, plain: dict[str, Any]) -> list[str]:
+        """The keys of how features are made that a checkpoint's configuration says otherwise."""
+        own = dict(flatten(to_plain(self.config.features), "features"))
+        theirs = dict(flatten(plain["features"], "features"))
+        made_by = ("features.front_end", "features.level_db", f"features.{self.config.features.front_end}.")
+        return [key for key in own if key.startswith(made_by) and key in theirs and own[key] != theirs[key]]
 
     def _targets_of(self, names: Iterable[str]) -> list[str]:
         """Of these features those that are targets alone."""
@@ -223,6 +242,10 @@ class AcousticPretraining(PretrainingModule):
         theirs = from_plain(type(section), plain[own.name], source)
         fit_by = {key: getattr(section, key) for key in self.model.objective.FIT_OPTIONS}
         return theirs.replace(**fit_by) == section
+
+
+def _equal(one: Tensor | None, other: Tensor) -> bool:
+    return one is not None and torch.equal(one.float(), other.float())
 
 
 def _names_of_statistics(weights: Iterable[str]) -> set[str]:

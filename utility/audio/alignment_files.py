@@ -94,10 +94,11 @@ def _read_table(path: Path, tier: str) -> list[Placed]:
     return found
 
 
-def _read_xlabel(path: Path, tier: str) -> list[Placed]:
+def _read_xlabel(path: Path, tier: str, before_label: str = " \t") -> list[Placed]:
     """ESPS xlabel: after a header that ends in `#`, lines `end color label remarks`.
 
-    Remarks begin with + or -, and stand alone where an interval has no label of its own.
+    Remarks begin with + or -, and stand alone where an interval has no label of its own. before_label: the characters
+    that may stand between the color and the label.
     """
     lines = read_lines(path)
     header = next((index for index, (_, line) in enumerate(lines) if line.strip() == "#"), None)
@@ -105,7 +106,7 @@ def _read_xlabel(path: Path, tier: str) -> list[Placed]:
         raise UserError(f"{path}: expected the header of an xlabel file, with a line # at its end")
     found, start = [], 0.0
     for number, line in lines[header + 1 :]:
-        match = re.match(r"\s*(\S+)\s+-?\d+(?:[ ]+([^\s+-]\S*))?", line)
+        match = re.match(rf"\s*(\S+)\s+-?\d+(?:[{before_label}]+([^\s+-]\S*))?", line)
         end = _number(match[1]) if match else None
         if end is None:
             raise UserError(f"{path}, line {number}: expected end color label, got {line.strip()}")
@@ -117,7 +118,7 @@ def _read_xlabel(path: Path, tier: str) -> list[Placed]:
 def _read_lablaut(path: Path, tier: str) -> list[Placed]:
     """EmoDB's lablaut: xlabel files whose times are where a label begins (its sibilants are loud after, not before
     them). What follows the last line has no end, and is left out."""
-    marks = _read_xlabel(path, tier)
+    marks = _read_xlabel(path, tier, before_label=" ")  # a tab stands before remarks, of which one has no sign
     return [(place, start, following[2], label) for (place, _, start, label), following in pairwise(marks)]
 
 

@@ -18,6 +18,7 @@ class AlignmentIndex:
         self.path, self.tier = Path(path).expanduser().absolute(), tier
         self._files: dict[str, list[Path]] = defaultdict(list)
         self._whole: dict[str, list[Segment]] = {}
+        self._taken: dict[str, PurePosixPath] = {}
         if self.path.is_dir():
             order = list(ALIGNMENT_READERS)
             for file in sorted(self.path.rglob("*"), key=lambda file: (_rank(file, order), str(file))):
@@ -37,7 +38,7 @@ class AlignmentIndex:
         """
         stem = PurePosixPath(name).stem
         if self._whole:
-            return self._whole.get(stem)
+            return self._given(name, stem, self._whole[stem]) if stem in self._whole else None
         files = self._files.get(stem, [])
         same_place = [file for file in files if file.relative_to(self.path).parent == PurePosixPath(name).parent]
         candidates = same_place or files
@@ -46,7 +47,17 @@ class AlignmentIndex:
         rivals = [file for file in candidates if file.suffix.lower() == candidates[0].suffix.lower()]
         if len(rivals) > 1:
             raise UserError(f"{name}: which is its alignment, {rivals[0]} or {rivals[1]}? remove one of them")
-        return read_alignment(candidates[0], self.tier)
+        return self._given(name, str(candidates[0]), read_alignment(candidates[0], self.tier))
+
+    def _given(self, name: str, source: str, alignment: list[Segment]) -> list[Segment]:
+        """The alignment. Raises UserError where it was another recording's already."""
+        recording = PurePosixPath(name).with_suffix("")
+        if (earlier := self._taken.setdefault(source, recording)) != recording:
+            raise UserError(
+                f"{self.path}: the alignment {source} would be that of {earlier} and of {recording}; put alignments "
+                "into folders as the audio is in, or give files names of their own"
+            )
+        return alignment
 
 
 def _rank(file: Path, order: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,7 +266,7 @@ def _paths_of_corpus(corpus: str, root: Path) -> list[str]:
 
 def _name_within(root: Path, path: str) -> str:
     folder = root if root.is_dir() else root.parent
-    return path.removeprefix(str(folder)).lstrip("/\\").replace("\\", "/")
+    return path.removeprefix(f"{folder}{os.sep}").lstrip("/\\").replace("\\", "/")
 
 
 def _too_short(samples: int, least: int, how: str = "") -> str:

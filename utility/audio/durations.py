@@ -73,6 +73,8 @@ def _measure(path: str, remembered: Entry | None) -> Entry | str:
         return error.reason
     except FileNotFoundError:
         return "missing"
+    except ValueError:  # of os.stat
+        return "its name holds a character of value 0"
     except OSError as error:
         return "permission denied" if isinstance(error, PermissionError) else str(error.strerror)
 

@@ -21,6 +21,10 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 # lower of both rates, at its default width (6) and roll-off (0.99), and one more for good measure.
 FILTER_REACH = 8
 
+# Samples that are decoded before a segment of an MP3 file: 32 of its frames of at most 1152, more than its reservoir
+# of bits can reach back at the lowest bit rate.
+MP3_LEAD = 32 * 1152
+
 # libsndfile reads what is there of a cut-off WAV file and leaves word of it in its log. Programs that write to a pipe
 # announce about 2 or 4 GiB as they do not know better; such a file is whole.
 CUT_OFF_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -119,11 +123,12 @@ def _resampler(rate: int, new_rate: int) -> torchaudio.transforms.Resample:
 
 def _read_frames(file: soundfile.SoundFile, path: str | os.PathLike, first: int, last: int) -> torch.Tensor:
     """The channels' mean, (last - first,) float32 at the file's own rate."""
-    # libsndfile may land elsewhere when it seeks near the end of a Vorbis file, so that is read from its start.
-    skipped = first if file.format == "OGG" else 0
+    # libsndfile may land elsewhere when it seeks near the end of a Vorbis file, so that is read from its start. What
+    # an MP3 says of a frame may stand some frames before it.
+    skipped = first if file.format == "OGG" else min(first, MP3_LEAD) if file.format.startswith("MP3") else 0
     try:
         if first > skipped:
-            file.seek(first)
+            file.seek(first - skipped)
         frames = file.read(skipped + last - first, dtype="float32", always_2d=True)[skipped:]
     except soundfile.LibsndfileError as error:
         raise UnreadableAudio(path, f"damaged or truncated ({error})") from error

@@ -52,6 +52,10 @@ class SpectrogramConfig(Section):
 
     @rules
     def _window_fits(self) -> Iterable[str | None]:
+        if self.window < 2:
+            yield f"window_ms: must be at least two samples long, got {self.window_ms}"
+        if self.hop < 1:
+            yield f"hop_ms: must be at least a sample long, got {self.hop_ms}"
         if self.window % 2:
             yield f"window_ms: must give an even number of samples, got {self.window}"
         if self.sample_rate != SAMPLE_RATE:

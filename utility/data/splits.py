@@ -32,4 +32,4 @@ def name_percentage(name: str) -> float:
     Warden 2018, sec. 7.1: below 10 is for validation, below 20 for testing, the rest for training.
     """
     speaker = re.sub(r"_nohash_.*$", "", name)
-    return int(hashlib.sha1(speaker.encode()).hexdigest(), 16) % 2**27 * (100.0 / (2**27 - 1))
+    return int(hashlib.sha1(speaker.encode(errors="surrogateescape")).hexdigest(), 16) % 2**27 * (100.0 / (2**27 - 1))

@@ -19,7 +19,7 @@ def is_table(path: str | Path) -> bool:
 def read_table(
     path: str | Path, columns: Sequence[str], what: str = "table", may_be_empty: Sequence[str] = ()
 ) -> list[dict[str, str]]:
-    """The rows as dicts, in the file's order. The first is row 2: the header is row 1.
+    """The rows as dicts, in the file's order.
 
     columns: those that must be there, and not be empty unless `may_be_empty` names them; others are kept as they are.
     In a CSV a value with a comma stands in double quotes; in a TSV a quote is a character as any other. what: the
@@ -27,6 +27,13 @@ def read_table(
     Raises UserError for a file that cannot be read or is not UTF-8, without rows, without one of the columns, with
     two of the same name, or with a row that has more values than columns or lacks one.
     """
+    return [row for _, row in _numbered_rows(path, columns, what, may_be_empty)]
+
+
+def _numbered_rows(
+    path: str | Path, columns: Sequence[str], what: str, may_be_empty: Sequence[str] = ()
+) -> list[tuple[int, dict[str, str]]]:
+    """As read_table, with the number of the line that each row ends at; the header is line 1."""
     path = Path(path).expanduser().absolute()
     delimiter = DELIMITERS[path.suffix.lower()]
     quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
@@ -34,7 +41,7 @@ def read_table(
         with path.open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file, delimiter=delimiter, quoting=quoting, strict=True)
             found = table.fieldnames or []
-            rows = list(table)
+            rows = [(table.line_num, row) for row in table]  # without those that are blank
     except FileNotFoundError:
         raise UserError(f"{what} not found: {path}; check the path") from None
     except OSError as error:
@@ -50,7 +57,7 @@ def read_table(
         raise UserError(f"{what} {path} has two columns of the same name; {header}")
     if not rows:
         raise UserError(f"{what} {path} has no rows below its header")
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         if surplus := [value for value in row.get(None, ()) if value]:
             advice = "a value with commas must stand in double quotes" if delimiter == "," else "values have no tabs"
             problem = f"more values than the {len(found)} columns have room for, {shown(surplus[0])}; {advice}"
@@ -81,11 +88,13 @@ def read_split_table(path: str | Path, column: str) -> dict[str, tuple[str, str]
     if not is_table(path):
         raise UserError(f"{path}: expected a .csv or .tsv file with the columns path, {column}, split")
     table: dict[str, tuple[str, str]] = {}
-    for number, row in enumerate(read_manifest(path, columns=("path", column, "split")), start=2):
+    folder = Path(path).expanduser().absolute().parent
+    for number, row in _numbered_rows(path, ("path", column, "split"), "manifest"):
+        file = str(folder / row["path"])
         if row["split"] not in SPLITS:
             problem = f"the split is {row['split']!r}, but must be one of {', '.join(SPLITS)}"
             raise UserError(f"{path}, row {number}: {problem}")
-        if row["path"] in table:
-            raise UserError(f"{path}, row {number}: {row['path']} is listed twice; remove one of the rows")
-        table[row["path"]] = (row[column], row["split"])
+        if file in table:
+            raise UserError(f"{path}, row {number}: {file} is listed twice; remove one of the rows")
+        table[file] = (row[column], row["split"])
     return table

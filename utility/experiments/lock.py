@@ -76,11 +76,11 @@ def is_locked(folder: Path) -> bool:
     path = folder.resolve() / LOCK_FILE
     if fcntl is None or path in _held:
         return False
-    try:
-        with path.open("r+", encoding="utf-8") as file:
+    with contextlib.suppress(OSError), path.open("r+", encoding="utf-8") as file:
+        try:
             _take(file, 0.0)
-    except OSError as error:
-        return error.errno in HELD
+        except OSError as error:
+            return error.errno in HELD
     return False
 
 

@@ -50,6 +50,8 @@ def run_identity(config: Any, data: dict[str, str], processes: int) -> dict[str,
         stream |= {key: value for key, value in flatten(plain.get(section), section) if key not in HARMLESS}
     if (size := stream.pop("dataloader.batch_size", None)) is not None:
         stream["dataloader.batch_size x processes"] = size * processes
+    if stream.get("dataloader.max_batch_seconds") is not None:  # a bound of each process's batch
+        stream["processes with dataloader.max_batch_seconds"] = processes
     return {"stream": stream, "data": data, "processes": processes, "versions": library_versions()}
 
 

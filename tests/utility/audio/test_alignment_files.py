@@ -71,6 +71,11 @@ def test_xlabel_starts_where_the_line_before_ended_and_drops_remarks_and_blank_l
     assert read_alignment(tmp_path / "a.lab") == [Segment(0.0, 0.25, "HH"), Segment(0.3, 0.5, "AY1")]
 
 
+def test_fields_of_an_xlabel_may_be_divided_by_tabs(tmp_path):
+    (tmp_path / "a.lab").write_text(HEADER + "\t0.25\t121\tHH\n\t0.5\t121\tAY1\n")
+    assert read_alignment(tmp_path / "a.lab") == [Segment(0.0, 0.25, "HH"), Segment(0.25, 0.5, "AY1")]
+
+
 def test_emodbs_times_are_where_a_label_begins_and_the_last_has_no_end(tmp_path):
     (tmp_path / "a.lablaut").write_text(HEADER + " 0.1 -1 HH\n 0.25 -1 AY\n 0.4 -1 \t+sth\n 0.6 -1 N\n 0.7 -1 .\n")
     assert read_alignment(tmp_path / "a.lablaut") == [
@@ -179,6 +184,17 @@ def test_a_folders_files_are_found_by_stem_and_of_two_the_one_in_the_same_folder
     assert index.find("c.wav") is None
     with pytest.raises(UserError, match=r"z/a\.wav: which is its alignment"):
         index.find("z/a.wav")
+
+
+def test_an_alignment_is_that_of_one_recording(tmp_path):
+    (tmp_path / "folder" / "x").mkdir(parents=True)
+    (tmp_path / "folder" / "x" / "a.txt").write_text("0 1 X\n")
+    (tmp_path / "all.ctm").write_text("a 1 0 1 X\n")
+    for place in ("folder", "all.ctm"):
+        index = AlignmentIndex(tmp_path / place)
+        assert index.find("x/a.wav") == index.find("x/a.flac") == [Segment(0.0, 1.0, "X")]
+        with pytest.raises(UserError, match="would be that of x/a and of y/a"):
+            index.find("y/a.wav")
 
 
 def test_a_folder_without_alignments_and_a_missing_one_are_told(tmp_path):

@@ -61,6 +61,20 @@ def test_segment_is_the_slice_of_the_whole_file_resampled(tmp_path, suffix, rate
         torch.testing.assert_close(segment, expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("rate", [16000, 44100, 48000, 8000])
+@pytest.mark.parametrize("compression", [0.5, 0.99])
+def test_segments_of_an_mp3_are_whole_also_where_its_frames_share_bits(tmp_path, rate, compression):
+    """Sound and silence in turn, at bit rates at which a frame's bits begin in earlier frames."""
+    path, generator = tmp_path / "a.mp3", np.random.default_rng(3)
+    time = np.arange(6 * rate) / rate
+    wav = 0.3 * np.sin(2 * np.pi * (200 + 150 * time) * time) * (np.sin(2 * np.pi * 1.3 * time) > -0.3)
+    soundfile.write(path, wav + 0.02 * generator.standard_normal(len(wav)), rate, compression_level=compression)
+    frames, _ = soundfile.read(path, dtype="float32")
+    whole = torchaudio.functional.resample(torch.from_numpy(frames), rate, 16000).clamp(-1, 1)
+    for start in generator.integers(0, len(whole) - 16000, 25).tolist():
+        torch.testing.assert_close(read_audio(path, start, 16000), whole[start : start + 16000], atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("rate", [44100, 8000])
 def test_resampling_agrees_with_librosa(tmp_path, rate):
     seconds = np.arange(rate) / rate

@@ -227,6 +227,8 @@ def test_real_speech_equals_librosa(shared_data):
 def test_impossible_spectrograms_are_named():
     assert not validate(SpectrogramConfig, {})[1]
     assert [key for key, _ in validate(SpectrogramConfig, {"hop_ms": 0.0, "n_mels": -1})[1]] == ["hop_ms", "n_mels"]
+    short = {"hop_ms": 0.03, "window_ms": 0.03}
+    assert {key for key, _ in validate(SpectrogramConfig, short)[1]} == {"hop_ms", "window_ms"}
     assert [key for key, _ in validate(SpectrogramConfig, {"n_fft": 256})[1]] == ["n_fft"]
 
 

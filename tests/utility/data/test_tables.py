@@ -36,6 +36,8 @@ def test_paths_are_those_of_the_scanned_utterances(spelled, tmp_path, monkeypatc
     [
         ("path,label,split\na.wav,x,train\nb.wav,y,valid\n", "row 3: the split is 'valid'.* train, dev, test"),
         ("path,label,split\na.wav,,train\n", "row 2: the label is empty"),
+        ("path,label,split\n\na.wav,x,train\n\n\nb.wav,,train\n", "row 6: the label is empty"),
+        ("path,label,split\n\na.wav,x,train\n\na.wav,y,dev\n", "row 5: .*a.wav is listed twice"),
         ("path,label,split\na.wav\n", "row 2: the label and the split is empty"),
         ("path,label,split\na.wav,x,train\na.wav,y,dev\n", "row 3: .*a.wav is listed twice"),
         ("path,label\na.wav,x\n", "no column split"),

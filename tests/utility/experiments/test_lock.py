@@ -1,10 +1,12 @@
 """One run at a time in an experiment's folder."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +83,16 @@ def test_who_only_looks_whether_a_folder_is_locked_keeps_no_run_from_locking_it(
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_lock_that_may_not_be_opened_is_held_by_nobody(tmp_path, monkeypatch):
+    (tmp_path / "run.lock").touch()
+
+    def refuse(*arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert not is_locked(tmp_path)
 
 
 def test_a_lock_is_seen_by_others_as_long_as_its_process_lives(holder, tmp_path):
