@@ -23,6 +23,11 @@ def main() -> None:
     parser.add_argument("--frame-size", type=int, default=224, help="pixels (default: 224)")
     parser.add_argument("--num-frames", type=int, help="only needed where there is no mask table")
     arguments = parser.parse_args()
+    for flag, value in (("--frame-size", arguments.frame_size), ("--num-frames", arguments.num_frames)):
+        if value is not None and value < 1:
+            parser.error(f"{flag}: expected 1 or more, got {value}")
+    if arguments.output.is_dir():
+        parser.error(f"{arguments.output}: a folder; give the name of the checkpoint to write")
     try:
         checkpoint = convert_swinbert(
             arguments.weights, arguments.vocabulary, arguments.frame_size, arguments.num_frames

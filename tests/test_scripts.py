@@ -130,3 +130,18 @@ def test_a_folder_without_transcripts_gives_no_table(tmp_path):
     assert "holds neither" in run("transcript_tables", tmp_path / "nowhere", tmp_path / "a.csv", ends_in=1)
     assert not (tmp_path / "a.csv").exists()
     run("transcript_tables", ends_in=2)
+
+
+# -- convert_swinbert ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["out.ckpt", "--frame-size", "0"], "--frame-size: expected 1 or more, got 0"),
+        (["out.ckpt", "--num-frames", "-2"], "--num-frames: expected 1 or more, got -2"),
+        (["."], "a folder; give the name of the checkpoint to write"),
+    ],
+)
+def test_arguments_of_the_conversion_that_cannot_be_meant_are_told(given, said):
+    assert said in run("convert_swinbert", "model.bin", "vocab.txt", *given, ends_in=2)

@@ -64,7 +64,7 @@ def rebuild_captioner(upstream: UpstreamInfo, state: dict[str, Any]) -> tuple[Ca
 
 def num_steps(upstream: UpstreamInfo) -> int:
     """Positions in time, of which the upstream's positions are a multiple; all of them where that is not known."""
-    steps = upstream.frames_per_clip // max(1, upstream.samples_per_position)
+    steps = -(-upstream.frames_per_clip // max(1, upstream.samples_per_position))  # Video Swin fills up the last one
     return steps if steps and upstream.num_positions % steps == 0 else upstream.num_positions
 
 

@@ -1,5 +1,6 @@
 """Captioning: scores with what they rest on, signs of collapse, tables and pictures."""
 
+import dataclasses
 import json
 import logging
 import math
@@ -13,6 +14,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 
 import mynah.utility.captions.scores
+from mynah.downstream.vatex_caption.decoders import num_steps
 from mynah.downstream.vatex_caption.pictures import CaptionPicture, draw_caption, words_over_time
 from mynah.utility.albert.tokenizer import AlbertTokenizer
 from mynah.utility.captions.java import JavaFailed
@@ -52,6 +54,14 @@ def peer_scores(captions) -> tuple[float, list[float], float]:
     said = {name: [text] for name, text in zip(captions, PREDICTIONS, strict=True)}
     cider, each = Cider().compute_score(captions, said)
     return float(cider), list(each), Bleu(4).compute_score(captions, said, verbose=0)[0][3]
+
+
+@pytest.mark.parametrize("frames", range(1, 12))
+def test_steps_of_time_are_those_that_video_swin_has(plain_upstream, frames):
+    """Pairs of frames, the last one filled up; four places each."""
+    steps = len(range(0, frames, 2))
+    upstream = dataclasses.replace(plain_upstream, frames_per_clip=frames, num_positions=4 * steps)
+    assert num_steps(upstream) == steps
 
 
 def test_metrics_are_scores_with_loss_and_covered_share(build, records, captions):

@@ -96,15 +96,17 @@ def _count_frames(
         places = math.ceil(places / 2)
     if TABLE not in weights:
         if given is None:
-            raise UserError(f"{path}: has no mask table that would tell how many frames it takes; give the number")
+            raise UserError(f"{path}: has no mask table that would tell how many frames it takes; give --num-frames")
         return given
     positions = len(_square(weights[TABLE]))
     steps, rest = divmod(positions, places**2)
     frames = steps * config.swin.patch_size[0]
     if rest or given not in (None, frames):
+        frames_given = f"{given} frames do" if given else "no number of frames does"
         raise UserError(
             f"{path}: its mask table is of {positions} video tokens; frames of {config.frame_size} pixels have "
-            f"{places**2} each two, so {given or 'no number of'} frames do not fit"
+            f"{places**2} each two, so {frames_given} not fit; give another --frame-size"
+            + (" or --num-frames" if given else "")
         )
     return frames
 

@@ -17,6 +17,7 @@ from mynah.utility.albert.config import AlbertConfig
 from mynah.utility.albert.weight_names import BUFFERS, PREDICTIONS, peer_names
 from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import load_weights, select_weights
+from mynah.utility.experiments.integrity import some_of
 from mynah.utility.experiments.weight_files import load_tensors
 
 if TYPE_CHECKING:
@@ -110,7 +111,11 @@ def load_parts(model: nn.Module, weights: Weights, source: str | Path) -> None:
             LOG.log(level, "%s: %s: %s", source, what, ", ".join(name.removesuffix(".") for name in names))
     fitting = {name: weight for name, weight in weights.items() if not name.startswith(unused)}
     fitting |= {name: weight for name, weight in own.items() if name.startswith(fresh)}
-    load_weights(model, fitting if hasattr(model, "albert") else select_weights(fitting, "albert."), source)
+    if not hasattr(model, "albert"):  # the trunk alone
+        if strangers := sorted(name for name in fitting if not name.startswith("albert.")):
+            raise UserError(f"{source}: holds weights that are no part of any such model: {some_of(strangers)}")
+        fitting = select_weights(fitting, "albert.")
+    load_weights(model, fitting, source)
 
 
 def read_config(folder: str | Path) -> AlbertConfig:

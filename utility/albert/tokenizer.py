@@ -103,7 +103,9 @@ class AlbertTokenizer(SubwordTokenizer):
         return [one for piece in pieces for one in self._without_comma(piece)]
 
     def text_ids(self, text: str) -> list[int]:
-        return [self.pieces.piece_to_id(piece) for piece in self.tokenize(text)]
+        ids = [self.pieces.piece_to_id(piece) for piece in self.tokenize(text)]
+        # Unknown characters in a row are one piece, which may be called as a special one is.
+        return [self.unk_id if self.pieces.is_control(one) else one for one in ids]
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         ids = self.check_ids(ids)
@@ -172,7 +174,13 @@ def load_tokenizer(folder: str | Path, lower_case: bool | None = None) -> Subwor
         keep_accents = bool(options.get("keep_accents", False))
         return AlbertTokenizer.from_file(folder / MODEL_FILE, lower_case, keep_accents)
     if (folder / VOCAB_FILE).is_file():
-        return WordPieceTokenizer.from_file(folder / VOCAB_FILE, lower_case)
+        accents = options.get("strip_accents")
+        return WordPieceTokenizer.from_file(
+            folder / VOCAB_FILE,
+            lower_case,
+            strip_accents=None if accents is None else bool(accents),
+            chinese_apart=bool(options.get("tokenize_chinese_chars", True)),
+        )
     raise UserError(f"{folder}: neither {MODEL_FILE} (ALBERT) nor {VOCAB_FILE} (BERT) there")
 
 

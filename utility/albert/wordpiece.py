@@ -23,11 +23,19 @@ ATTACHED = {" .": ".", " ,": ",", " !": "!", " ?": "?", " ' ": "'"}
 class WordPieceTokenizer(SubwordTokenizer):
     """Over the word pieces of a `vocab.txt`."""
 
-    def __init__(self, vocabulary: Sequence[str], lower_case: bool = True):
-        """vocabulary: the word pieces in the order of their ids. lower_case: also takes accents off.
+    def __init__(
+        self,
+        vocabulary: Sequence[str],
+        lower_case: bool = True,
+        strip_accents: bool | None = None,
+        chinese_apart: bool = True,
+    ):
+        """vocabulary: the word pieces in the order of their ids. strip_accents: whether accents are taken off; None
+        for as lower_case says. chinese_apart: whether each Chinese character is a word.
 
         Raises UserError where a special one is missing.
         """
+        self.strip_accents, self.chinese_apart = strip_accents, chinese_apart
         self.vocabulary, self.lower_case = list(vocabulary), lower_case
         self.vocab_size = len(self.vocabulary)
         self.index = {piece: index for index, piece in enumerate(self.vocabulary)}
@@ -36,18 +44,20 @@ class WordPieceTokenizer(SubwordTokenizer):
                 raise UserError(f"a vocabulary of {self.vocab_size} word pieces without {piece}, so not one of BERT")
             setattr(self, attribute, self.index[piece])
         self.cutter = Tokenizer(WordPiece(self.index, unk_token=SPECIAL["unk_id"], max_input_chars_per_word=100))
-        self.cutter.normalizer = BertNormalizer(lowercase=lower_case)  # which, of itself, takes accents off then
+        self.cutter.normalizer = BertNormalizer(
+            lowercase=lower_case, strip_accents=strip_accents, handle_chinese_chars=chinese_apart
+        )
         self.cutter.pre_tokenizer = BertPreTokenizer()
 
     @classmethod
-    def from_file(cls, path: str | Path, lower_case: bool = True) -> "WordPieceTokenizer":
-        """path: a `vocab.txt`, a word piece a line."""
+    def from_file(cls, path: str | Path, lower_case: bool = True, **options: Any) -> "WordPieceTokenizer":
+        """path: a `vocab.txt`, a word piece a line. options: as the class takes them."""
         path = Path(path).expanduser()
         if not path.is_file():
             raise UserError(f"{path}: no such file; expected BERT's {VOCAB_FILE}")
         try:
             with path.open(encoding="utf-8", newline="\n") as file:
-                return cls([line.rstrip("\r\n") for line in file], lower_case)
+                return cls([line.rstrip("\r\n") for line in file], lower_case, **options)
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: not UTF-8 text, so not BERT's {VOCAB_FILE}") from error
         except UserError as error:
@@ -68,15 +78,27 @@ class WordPieceTokenizer(SubwordTokenizer):
         return text
 
     def to_plain(self) -> dict[str, Any]:
-        return {"kind": "wordpiece", "vocabulary": self.vocabulary, "lower_case": self.lower_case}
+        return {
+            "kind": "wordpiece",
+            "vocabulary": self.vocabulary,
+            "lower_case": self.lower_case,
+            "strip_accents": self.strip_accents,
+            "chinese_apart": self.chinese_apart,
+        }
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "WordPieceTokenizer":
-        return cls(plain["vocabulary"], plain["lower_case"])
+        own = {key: plain[key] for key in ("strip_accents", "chinese_apart") if key in plain}  # not in older ones
+        return cls(plain["vocabulary"], plain["lower_case"], **own)
 
     def save(self, folder: str | Path) -> None:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / VOCAB_FILE).write_text("".join(f"{piece}\n" for piece in self.vocabulary), encoding="utf-8")
-        content = {"tokenizer_class": "BertTokenizer", "do_lower_case": self.lower_case}
+        content = {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": self.lower_case,
+            "strip_accents": self.strip_accents,
+            "tokenize_chinese_chars": self.chinese_apart,
+        }
         (folder / "tokenizer_config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

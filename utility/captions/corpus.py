@@ -244,7 +244,8 @@ class _Videos:
     def find(self, name: str) -> Path | None:
         """The file of an id, a file name or a path within the folder, never outside; of another suffix if need be.
 
-        Of files of the same name and several suffixes in one folder, the first; raises UserError for such in several.
+        A path within the folder goes before the name of a file below it. Of files of the same name and several
+        suffixes in one folder, the first; raises UserError for such in several.
         """
         if (path := Path(name)).is_absolute():
             return next((each for each in self._by_name.get(path.name, ()) if each == path), None)

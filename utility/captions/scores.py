@@ -17,7 +17,7 @@ PLAIN_WORD = re.compile(r"\w+(?=n't\b)|n't\b|'(?:s|re|ve|ll|d|m)\b|\w+")
 # A Chinese character is a token, and so is a word or number of other scripts.
 CHARACTER = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]|[^\W\u3400-\u9fff\uf900-\ufaff]+")
 
-EMPTY_REFERENCE = "<empty>"  # no tokenizer gives it, so no prediction matches it
+EMPTY_REFERENCE = "qzxqzxqzx"  # a word that METEOR does not take apart, and nobody says
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,9 @@ def caption_scores(
     if without := [clip for clip in predictions if not references.get(clip)]:
         raise ValueError(f"no references for {', '.join(without[:5])}")
     left_out: dict[str, str] = {}
-    spoken = {clip: [predictions[clip], *references[clip]] for clip in predictions}
+    spoken = {  # in one line each, as the scorers take them: " ".join also of U+2028, at which Java begins a line
+        clip: [" ".join(text.split()) for text in (predictions[clip], *references[clip])] for clip in predictions
+    }
     tokenized, tokenizer = _tokenize(spoken, language, java, left_out)
     said = {clip: [texts[0]] for clip, texts in tokenized.items()}
     right = {clip: [text for text in texts[1:] if text] or [EMPTY_REFERENCE] for clip, texts in tokenized.items()}

@@ -112,6 +112,16 @@ def test_a_captioning_model_begins_with_published_weights(variant, tmp_path, cap
     assert ("predictions.decoder.weight" in model.state_dict()) is ("untied" in variant)
 
 
+@pytest.mark.parametrize("model", [AlbertModel, AlbertForPreTraining])
+def test_a_weight_that_has_no_place_is_refused(model, tmp_path):
+    peer = build_peer("albert", "ForPreTraining")
+    peer.save_pretrained(tmp_path)
+    torch.save({**peer.state_dict(), "foo.weight": torch.ones(2)}, tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"foo\.weight"):
+        load_folder(tmp_path, model)
+
+
 def test_what_is_left_out_and_what_begins_anew_is_said(tmp_path, caplog):
     build_peer("albert", "ForQuestionAnswering").save_pretrained(tmp_path)
     with caplog.at_level(logging.INFO):

@@ -109,6 +109,15 @@ def test_the_longer_text_is_shortened_first():
                 assert left == 0 or abs(one - two) <= 1 or (one < two) == (one == first)
 
 
+def test_no_text_is_a_special_piece(tmp_path):
+    """Characters that a tokenizer does not know become one piece, of whatever name."""
+    tokenizer = AlbertTokenizer(train(["一个红色的圆向右移动", "蓝色方块向上"] * 20, **ALBERT), lower_case=False)
+    for text in ("<pad>", "[CLS]", "[SEP]", "[MASK]", "一个 <pad> 圆"):
+        ids = tokenizer.text_ids(text)
+        assert not set(ids) & {tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id}, text
+        assert tokenizer.unk_id in ids
+
+
 @pytest.mark.parametrize(("lower_case", "keep_accents"), [(False, False), (True, True), (False, True)])
 def test_case_and_accents_may_be_kept(lower_case, keep_accents, tmp_path):
     words = ["Ein Café in ÉVREUX und ein cafe in evreux", "Über alles uber ALLES"] * 20

@@ -42,10 +42,13 @@ def tokenizer(tmp_path) -> WordPieceTokenizer:
     return load_tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize("chinese_apart", [True, False])
+@pytest.mark.parametrize("strip_accents", [None, True, False])
 @pytest.mark.parametrize("lower_case", [True, False])
-def test_hard_text_is_cut_as_hugging_face_cuts_it(lower_case, tokenizer, tmp_path):
-    tokenizer = WordPieceTokenizer(tokenizer.vocabulary, lower_case)
+def test_hard_text_is_cut_as_hugging_face_cuts_it(lower_case, strip_accents, chinese_apart, tokenizer, tmp_path):
+    tokenizer = WordPieceTokenizer(tokenizer.vocabulary, lower_case, strip_accents, chinese_apart)
     tokenizer.save(tmp_path / "saved")
+    assert load_tokenizer(tmp_path / "saved").to_plain() == tokenizer.to_plain()
     peer = PeerTokenizer.from_pretrained(tmp_path / "saved")
     for text in HARD:
         theirs, ours = peer(text), tokenizer.encode(text)
@@ -91,6 +94,10 @@ def test_a_checkpoint_keeps_it(tokenizer):
     for one in (tokenizer, WordPieceTokenizer(VOCABULARY, lower_case=False)):
         again = tokenizer_from_plain(one.to_plain())
         assert again.vocabulary == VOCABULARY and again.lower_case == one.lower_case
+    plain = WordPieceTokenizer(VOCABULARY, True, False, False).to_plain()
+    assert tokenizer_from_plain(plain).to_plain() == plain
+    older = {key: plain[key] for key in ("kind", "vocabulary", "lower_case")}
+    assert tokenizer_from_plain(older).to_plain() == WordPieceTokenizer(VOCABULARY).to_plain()
 
 
 def test_lines_of_windows_are_read(tmp_path):
