@@ -17,6 +17,7 @@ from mynah.utility.experiments.folder import Experiment, open_experiment
 from mynah.utility.experiments.options import RunOptions
 from mynah.utility.experiments.provenance import checkpoint_origin
 from mynah.utility.training.config import refuse_other_model, refuse_other_optimizer
+from mynah.utility.training.identity import flatten
 
 log = logging.getLogger("mynah")
 
@@ -86,7 +87,7 @@ def build_new(options: TaskOptions, experiment: Experiment) -> Task:
     torch.manual_seed(config.seed)
     expert = expert_class(describe_upstream(upstream), config, folder=experiment.folder)
     model = DownstreamModel(upstream, expert, config.features, bool(options.fine_tune))
-    if options.init_from:
+    if options.init_from is not None:
         start = read_checkpoint(options.init_from, "downstream", options.upstream)
         load_weights(model, start["state_dict"], options.init_from)
         log.info("initialized from %s (step %d)", options.init_from, start[METADATA]["step"])
@@ -133,10 +134,19 @@ def rebuild(options: TaskOptions, experiment: Experiment) -> Task:
     metadata = checkpoint[METADATA]
     _check_agreement(options, source, metadata)
     upstream_plugin = get_plugin("upstream", metadata["upstream"], options.plugin_paths)
-    expert_class = import_expert(get_plugin("downstream", metadata["downstream"], options.plugin_paths))
+    task_plugin = get_plugin("downstream", metadata["downstream"], options.plugin_paths)
+    expert_class = import_expert(task_plugin)
     config = from_plain(expert_class.Config, metadata["task_config"], str(source), options.overrides)
     refuse_other_optimizer(config, metadata["task_config"], source)
     refuse_other_model(config, metadata["task_config"], source)
+    if options.auto_resume and options.config is not None:
+        own = dict(flatten(metadata["task_config"], ""))
+        asked = dict(flatten(to_plain(_configure(options, task_plugin, expert_class)), ""))
+        others = [key for key in asked if key in own and asked[key] != own[key] and not key.startswith("datarc.")]
+        if others:
+            log.warning(
+                "-c %s says otherwise (%s): the run goes on as it was begun", options.config, ", ".join(others[:5])
+            )
     upstream = build_upstream(upstream_plugin, **metadata["config"])
     try:
         info = describe_upstream(upstream)
@@ -159,8 +169,8 @@ def find_trained(options: TaskOptions, writes: bool) -> Experiment:
     source = options.resume or (Path(options.root) / options.name if options.name else None)
     if source is None:
         raise UserError("a trained task needs -e DIR_OR_CKPT, its experiment or checkpoint")
-    best = Path(source) / "checkpoints" / "best.ckpt"
-    found = str(best if best.is_file() else source)
+    best = Path(source).expanduser() / "checkpoints" / "best.ckpt"
+    found = str(best if best.is_file() else Path(source).expanduser())
     if Path(found).is_dir() and not (Path(found) / "checkpoints").is_dir():
         locate_checkpoint(found)  # says what is missing
     if writes:

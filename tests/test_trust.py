@@ -85,6 +85,27 @@ def test_a_moved_experiment_keeps_its_best_checkpoint(pretrain, begun, tmp_path)
     assert str(tmp_path) not in json.dumps(state["callbacks"])
 
 
+def test_going_on_from_an_earlier_state_takes_no_later_best_for_its_own(pretrain, tmp_path, caplog):
+    kept = ["checkpoint.keep_every_n_steps=2", "trainer.val_check_interval=4", "trainer.max_steps=6"]
+    pretrain("-n", "run", "-u", "aalbert", overrides=[*kept, "optimizer.lr=1e-2"])
+    earlier = tmp_path / "run" / "checkpoints" / "step-2.ckpt"
+    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    state = torch.load(best, weights_only=True)
+    assert state["global_step"] > 2  # a later one than the state that is gone on from knows
+    pretrain("-e", str(earlier), overrides=["trainer.max_steps=3"], data=False)
+    assert "best.ckpt is not of step 2, at which this run was at its best" in caplog.text
+    metrics = read_json(tmp_path / "run" / "metrics.json")
+    assert metrics["best_step"] == torch.load(best, weights_only=True)["global_step"] == 3
+
+
+def test_a_model_given_again_with_a_is_compared(pretrain, begun, tmp_path):
+    file = tmp_path / "model.yaml"
+    file.write_text("model: {hidden_act: relu}\n")
+    command = ["-n", "run", "-a", "-u", "aalbert", "-g", str(file)]
+    with pytest.raises(UserError, match="model.hidden_act=relu: the weights in"):
+        pretrain(*command, overrides=["trainer.max_steps=6", "trainer.val_check_interval=4"])
+
+
 def test_a_run_without_its_last_checkpoint_goes_on_rather_than_begin_anew(pretrain, begun, capsys):
     (begun / "checkpoints" / "last.ckpt").unlink()
     command = ["-n", "run", "-a", "-u", "aalbert"]

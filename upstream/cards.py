@@ -75,7 +75,9 @@ def _recipe(facts: Facts) -> str:
     recipe, changes = facts.changes or (PLACEHOLDER, {})
     clusters = provenance["recipe"].get("init", {}).get("clusters")
     begun_with = (provenance["init_from"] or {}).get("given")
-    options = [f"datarc.file_path.{name}=/data/{name}" for name in provenance["data"]]
+    data = provenance["data"]
+    own = [name for name, entry in data.items() if "hours" in entry] or list(data)  # not those of an earlier model
+    options = [f"datarc.file_path.{name}=/data/{name}" for name in own]
     options += [f"{key}={json.dumps(value)}" for key, value in changes.items()]
     options += [f"init.clusters={clusters}"] if clusters else []
     begun = f"--init-from {shlex.quote(begun_with)} " if begun_with else ""

@@ -4,6 +4,7 @@ Left out is what training alone needs: the objective with its heads and clusters
 targets, the optimizer's state. Weights are written in half precision, the corpus' statistics of the input in single.
 """
 
+import itertools
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -187,7 +188,8 @@ def _write(card: Path, text: str, target: Path, content: bytes) -> None:
     """Both files, each whole or not at all. Raises UserError where that is not possible."""
     try:
         if card.is_file():
-            earlier = card.with_name(card.stem + EARLIER)
+            names = (card.stem + (f"_{number}" if number > 1 else "") + EARLIER for number in itertools.count(1))
+            earlier = next(path for path in map(card.with_name, names) if not path.exists())
             write_atomically(earlier, card.read_text(encoding="utf-8"))
             log.info("%s: the earlier card is kept as %s; results have to be measured again", card, earlier.name)
         write_atomically(card, text)

@@ -108,13 +108,13 @@ def _choose_upstream(options: PretrainOptions, experiment: Experiment) -> str:
 
 
 def _configure(options: PretrainOptions, experiment: Experiment, base: Path, schema: type) -> Any:
-    """-c or the plugin's YAML, then -g, then -o; of a resumed run its own configuration or -c, then -o."""
+    """-c or the plugin's YAML, then -g, then -o; of a resumed run its own configuration, or -c and -g, then -o."""
     checkpoint = experiment.resume_from
     if checkpoint is None:
         return _configure_from_files(options, base, schema)
     options.refuse_new_run_options(checkpoint, ("-g", "--init-from"))
     plain = read_checkpoint(checkpoint, "pretrain")[METADATA]["pretrain_config"]
-    if options.config is not None:
+    if options.config is not None or options.model_config is not None:
         config = _configure_from_files(options, base, schema)
     else:
         config = from_plain(schema, plain, str(checkpoint), options.overrides)
@@ -154,7 +154,7 @@ def _build_module(
     if experiment.resume_from is not None:
         weights = read_checkpoint(experiment.resume_from, "pretrain")["state_dict"]
         load_weights(module, weights, experiment.resume_from)
-    elif options.init_from:
+    elif options.init_from is not None:
         module.init_from(read_checkpoint(options.init_from, "pretrain", name), options.init_from)
     module.prepare()
     log.info("%s: %s", name, module.describe_size())

@@ -171,9 +171,19 @@ def run_as_process(command: str, *arguments: str) -> None:
     shown = f"python {script.name}" if in_clone else f"mynah {command}"
     print(f"\n$ {shown} {' '.join(arguments)}", flush=True)
     program = [str(script)] if in_clone else ["-m", "mynah", command]
-    status = subprocess.run([sys.executable, *program, *arguments], check=False).returncode
+    status = _wait_for([sys.executable, *program, *arguments])
     if status:
         sys.exit(status)
+
+
+def _wait_for(command: list[str]) -> int:
+    """Its exit status. Ctrl-C, which reaches it too, is left to it: it saves, and says how to go on."""
+    with subprocess.Popen(command) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue
 
 
 def installed_program(name: str) -> str:

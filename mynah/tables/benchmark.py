@@ -1,6 +1,8 @@
 """`benchmark`: a table begun or gone on with, worked on, and written."""
 
 import logging
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -96,12 +98,21 @@ def benchmark_as_process(options: BenchmarkOptions) -> dict[str, Any]:
     script = mynah.ROOT / "run_benchmark.py"
     program = [str(script)] if script.is_file() else ["-m", "mynah", "benchmark"]
     command = [sys.executable, *program, "-n", options.name, "-p", str(options.root), *options.more]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
-    if done.returncode not in (0, 1):
-        raise UserError(
-            f"the work on table {options.name} ended early (status {done.returncode}); call again to go on"
-        )
+    status = _wait_for(command)
+    if status not in (0, 1):
+        raise UserError(f"the work on table {options.name} ended early (status {status}); call again to go on")
     return read_json(table.folder / JSON) or {}
+
+
+def _wait_for(command: list[str]) -> int:
+    """Its exit status. An interruption of this process is passed on to all of its, and waited for."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait()
+            raise
 
 
 def compare_experiments(

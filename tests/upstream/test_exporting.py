@@ -253,10 +253,13 @@ def test_an_earlier_file_is_replaced_only_where_that_is_asked_for(small, run):
     assert small.read_bytes() != content
     assert card.with_name("melhubert-small.earlier.md").read_text() == "my results"
     assert "CC0" in card.read_text()
+    export(ExportOptions(**options, overwrite=True))
+    assert card.with_name("melhubert-small.earlier.md").read_text() == "my results"  # and not the blank one
     assert sorted(path.name for path in small.parent.iterdir()) == [
         "melhubert-small.earlier.md",
         "melhubert-small.md",
         "melhubert-small.safetensors",
+        "melhubert-small_2.earlier.md",
     ]
 
 

@@ -286,10 +286,14 @@ def _report_bad(bad: dict[str, str], num_files: int, max_bad_fraction: float, lo
 
 
 def _write_log(log_path: Path | None, bad: dict[str, str]) -> None:
-    if log_path is not None:
-        write_atomically(
-            Path(log_path), "".join(f"{printable(path)}\t{printable(reason)}\n" for path, reason in bad.items())
-        )
+    """Write them, below what an earlier leg of the run wrote of others."""
+    if log_path is None:
+        return
+    path = Path(log_path)
+    lines = {printable(name): f"{printable(name)}\t{printable(reason)}\n" for name, reason in bad.items()}
+    earlier = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    kept = [line for line in earlier if line.partition("\t")[0] not in lines]
+    write_atomically(path, "".join([*kept, *lines.values()]))
 
 
 def _first_of(bad: dict[str, str]) -> str:

@@ -73,8 +73,9 @@ def parse_yaml(text: str) -> tuple[Any, dict[str, int]]:
         at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         context = f" ({error.context})" if error.context else ""
         raise UserError(f"YAML syntax error{at}: {error.problem}{context}") from error
-    except (yaml.YAMLError, ValueError) as error:  # a number of thousands of digits, a date that is none
-        raise UserError(f"not valid YAML: {str(error).splitlines()[0]}") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
+        # A number of thousands of digits, a date that is none, a tag that does not fit its value.
+        raise UserError(f"not valid YAML: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     finally:
         if loader is not None:
             loader.dispose()

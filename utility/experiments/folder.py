@@ -105,7 +105,13 @@ def make_writable(folder: Path, flag: str) -> None:
 
 def is_launched_process() -> bool:
     """Whether this is not the first process of its run: the first one opens the experiment for all."""
-    return any(int(os.environ.get(rank) or 0) > 0 for rank in RANKS)
+    for name in RANKS:
+        value = os.environ.get(name) or "0"
+        if not value.isdecimal():
+            raise UserError(f"the environment variable {name} is {value!r}; expected a number, or unset it")
+        if int(value) > 0:
+            return True
+    return False
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:

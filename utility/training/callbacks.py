@@ -86,8 +86,21 @@ class SaveStates(Checkpoint):
         if self.best is not None and not self.begin_best_anew and not (self.folder / BEST).is_file():
             log.warning("%s is missing; the next validation's checkpoint takes its place", self.folder / BEST)
             self.begin_best_anew = True
+        elif self.best is not None and not self.begin_best_anew and self._step_of_best() != self.best["step"]:
+            log.warning(
+                "%s is not of step %d, at which this run was at its best; the next validation's checkpoint takes its "
+                "place",
+                *(self.folder / BEST, self.best["step"]),
+            )
+            self.begin_best_anew = True
         if self.begin_best_anew:
             self.best = None
+
+    def _step_of_best(self) -> int | None:
+        """None where the file is damaged."""
+        if why_damaged(self.folder / BEST):
+            return None
+        return load_checkpoint(self.folder / BEST)[METADATA]["step"]
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         step = trainer.global_step

@@ -176,6 +176,15 @@ def test_bad_files_are_skipped_named_and_counted_once(flawed, tmp_path, caplog):
     assert warnings == [f"skipping 4 of 10 audio files that cannot be used, listed in {log_path}"]
 
 
+def test_what_an_earlier_leg_of_a_run_has_listed_stays_listed(flawed, tmp_path):
+    log_path = tmp_path / "skipped_files.txt"
+    earlier = f"{flawed / 'good1.wav'}\ttruncated\n"
+    log_path.write_text(f"{earlier}{flawed / 'empty.wav'}\tan earlier reason\n")
+    scan(flawed, log_path=log_path)
+    text = log_path.read_text()
+    assert text.startswith(earlier) and len(text.splitlines()) == 5 and "an earlier reason" not in text
+
+
 def test_as_many_bad_files_as_allowed_pass_and_one_more_does_not(flawed, tmp_path):
     assert len(scan(flawed, max_bad_fraction=0.4)) == 6
     with pytest.raises(UserError, match=r"4 of 10 .*max_bad_fraction=0.39") as caught:

@@ -340,6 +340,9 @@ def test_an_impossible_default_is_said_to_be_one():
         ("a: !!python/object:os.system {}", "YAML syntax error at line 1, column 4"),
         ("model: {dropout: 1}\nmodel: {dropout: 2}", "model: given twice, at lines 1 and 2; keep one"),
         ("shape: &a [*a]", "shape[0]: refers to itself"),
+        ("a: !!timestamp foo", "not valid YAML"),
+        ('a: !!int ""', "not valid YAML"),
+        ("a: !!bool x", "not valid YAML"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_told_so(complaint, text, problem):

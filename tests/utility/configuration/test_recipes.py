@@ -6,6 +6,7 @@ import pytest
 from pydantic import Field
 
 from mynah.utility.configuration.load import load_config
+from mynah.utility.configuration.options import options_of_file
 from mynah.utility.configuration.recipes import find_recipe, recipes_beside
 from mynah.utility.configuration.sections import Section
 from mynah.utility.errors import UserError
@@ -69,6 +70,15 @@ def test_a_plugin_without_a_file_of_its_own_or_a_demo_has_no_such_recipes(tmp_pa
     assert recipes_beside(tmp_path / "config.yaml") == {}
     (tmp_path / "config.yaml").write_text("steps: 3\n")
     assert list(recipes_beside(tmp_path / "config.yaml")) == ["base"]
+
+
+def test_a_file_of_options_is_read_with_its_base(base):
+    plain = {"model": {"size": 1, "depth": 2}}
+    assert options_of_file(plain, base.parent / "smaller.yaml") == {"model": {"size": 20, "depth": 12}}
+    loop = base.parent / "loop.yaml"
+    loop.write_text("base: loop.yaml\nmodel: {size: 3}\n")
+    with pytest.raises(UserError, match="base: expected the name of another YAML file"):
+        options_of_file(plain, loop)
 
 
 def test_a_file_says_only_what_differs_from_its_base(base):

@@ -123,6 +123,12 @@ def test_later_processes_find_what_the_first_has_made(tmp_path, monkeypatch, ran
     assert open_experiment(tmp_path, "exp") == Experiment(tmp_path / "exp")
 
 
+def test_a_rank_that_is_no_number_is_told(monkeypatch):
+    monkeypatch.setenv(RANKS[0], "abc")
+    with pytest.raises(UserError, match=f"{RANKS[0]} is 'abc'; expected a number"):
+        is_launched_process()
+
+
 def test_json_is_written_whole(tmp_path):
     path = tmp_path / "new" / "metrics.json"
     write_json({"loss": 1.5, "finished": True}, path)
