@@ -102,7 +102,7 @@ def test_a_model_given_again_with_a_is_compared(pretrain, begun, tmp_path):
     file = tmp_path / "model.yaml"
     file.write_text("model: {hidden_act: relu}\n")
     command = ["-n", "run", "-a", "-u", "aalbert", "-g", str(file)]
-    with pytest.raises(UserError, match="model.hidden_act=relu: the weights in"):
+    with pytest.raises(UserError, match=r"model\.hidden_act=relu: the weights in"):
         pretrain(*command, overrides=["trainer.max_steps=6", "trainer.val_check_interval=4"])
 
 
