@@ -274,10 +274,10 @@ def test_another_upstreams_checkpoint_is_refused(downstream, tmp_path, captioner
         downstream("-n", "run", "-u", "vidswin_albert", "-k", broken, *captions)
 
 
-def test_a_folder_without_videos_is_told(downstream, tmp_path, evaluated):
+def test_a_folder_without_videos_is_told(downstream, tmp_path, evaluated, caplog):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty"):
-        downstream("-m", "inference", "-e", evaluated, "--input", tmp_path / "empty")
+    assert downstream("-m", "inference", "-e", evaluated, "--input", tmp_path / "empty") == 1
+    assert f"no videos below {tmp_path / 'empty'}" in caplog.text
 
 
 def test_another_model_than_the_one_that_was_trained_is_refused(downstream, evaluated, clips):
