@@ -140,13 +140,7 @@ def rebuild(options: TaskOptions, experiment: Experiment) -> Task:
     refuse_other_optimizer(config, metadata["task_config"], source)
     refuse_other_model(config, metadata["task_config"], source)
     if options.auto_resume and options.config is not None:
-        own = dict(flatten(metadata["task_config"], ""))
-        asked = dict(flatten(to_plain(_configure(options, task_plugin, expert_class)), ""))
-        others = [key for key in asked if key in own and asked[key] != own[key] and not key.startswith("datarc.")]
-        if others:
-            log.warning(
-                "-c %s says otherwise (%s): the run goes on as it was begun", options.config, ", ".join(others[:5])
-            )
+        _tell_other_values(options, metadata["task_config"], _configure(options, task_plugin, expert_class))
     upstream = build_upstream(upstream_plugin, **metadata["config"])
     try:
         info = describe_upstream(upstream)
@@ -161,6 +155,16 @@ def rebuild(options: TaskOptions, experiment: Experiment) -> Task:
     return Task(metadata["downstream"], model, config, experiment, metadata.get("upstream_checkpoint"))
 
 
+def _tell_other_values(options: TaskOptions, plain: dict[str, Any], asked: DownstreamConfig) -> None:
+    """A warning where -c, repeated with -a, asks for other values than the run was begun with, which it keeps."""
+    own = dict(flatten(plain, ""))
+    others = [key for key, value in flatten(to_plain(asked), "") if key in own and own[key] != value]
+    if others := [key for key in others if not key.startswith("datarc.")]:
+        log.warning(
+            "-c %s says otherwise (%s): the run goes on as it was begun", options.config, ", ".join(others[:5])
+        )
+
+
 def find_trained(options: TaskOptions, writes: bool) -> Experiment:
     """The trained experiment that -e or -n names, at its best checkpoint.
 
@@ -169,8 +173,9 @@ def find_trained(options: TaskOptions, writes: bool) -> Experiment:
     source = options.resume or (Path(options.root) / options.name if options.name else None)
     if source is None:
         raise UserError("a trained task needs -e DIR_OR_CKPT, its experiment or checkpoint")
-    best = Path(source).expanduser() / "checkpoints" / "best.ckpt"
-    found = str(best if best.is_file() else Path(source).expanduser())
+    source = Path(source).expanduser()
+    best = source / "checkpoints" / "best.ckpt"
+    found = str(best if best.is_file() else source)
     if Path(found).is_dir() and not (Path(found) / "checkpoints").is_dir():
         locate_checkpoint(found)  # says what is missing
     if writes:

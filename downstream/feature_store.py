@@ -150,11 +150,9 @@ class FeatureStore:
         Those whose last use is longest ago go first, and none that was used within a day.
         """
         room = self.room()
-        if room >= needed:
-            return room
         others = [(last_used(folder), folder) for folder in folders(self.folder.parent) if folder != self.folder]
         for used, folder in sorted(others):
-            if self.room() >= needed or time.time() - used < ABANDONED_SECONDS:
+            if room >= needed or time.time() - used < ABANDONED_SECONDS:
                 break
             size = readable_size(bytes_of_folder(folder))
             try:
@@ -162,7 +160,8 @@ class FeatureStore:
             except OSError:  # another user's, or another process was faster
                 continue
             log.info("features: %s, %s that were last used on %s, made room", folder, size, time.ctime(used))
-        return self.room()
+            room = self.room()
+        return room
 
     def _close(self, reason: str) -> None:
         """Write nothing any more; what waits stays in memory, as `in` has already told of it."""

@@ -125,7 +125,7 @@ def reading(upstream: str, given: str) -> Iterator[PublishedModel]:
         if is_lack_of_memory(error):
             raise
         raise UserError(
-            f"{given}: not a model of Hugging Face that can be read ({_first_line(error)}); give a folder with "
+            f"{given}: not a model of Hugging Face that can be read ({first_line(error)}); give a folder with "
             "config.json and the weights, or an id in the hub"
         ) from error
     finally:
@@ -186,7 +186,7 @@ def _building(upstream: str, kind: str) -> Iterator[None]:
     except Exception as error:  # each model's constructor raises its own
         if is_lack_of_memory(error):
             raise
-        raise UserError(f"{upstream}: no {kind} can be built from these values: {_first_line(error)}") from error
+        raise UserError(f"{upstream}: no {kind} can be built from these values: {first_line(error)}") from error
 
 
 def _is_reachable(model_id: str) -> bool:
@@ -200,6 +200,7 @@ def _is_reachable(model_id: str) -> bool:
     return True
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, at most 200 characters of it; its kind where it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__

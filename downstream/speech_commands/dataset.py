@@ -15,9 +15,9 @@ from mynah.utility.errors import UserError
 WORDS = ["yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"]
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
 NOISES = "_background_noise_"
-log = logging.getLogger("mynah")
-
 TEST_SETS = ("speech_commands_test_set_v0.01", "speech_commands_test_set_v0.02")
+
+log = logging.getLogger("mynah")
 
 
 class CommandsDataConfig(SpeechDataConfig):

@@ -4,7 +4,6 @@ Two sources: VoxCeleb1's own list, `iden_split.txt`, or, without one, any folder
 become one table, {name: split}; a name is `speaker/.../file`, relative to the folder that holds the speakers.
 """
 
-import hashlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from pydantic import Field
 from mynah.downstream.interfaces import SignalChanges
 from mynah.downstream.speech import SpeechDataConfig, scan_speech
 from mynah.utility.audio.corpus import Utterance
+from mynah.utility.data.splits import hash_fraction
 from mynah.utility.errors import UserError
 
 SPLITS = {"1": "train", "2": "dev", "3": "test"}  # as numbered in iden_split.txt
@@ -119,13 +119,9 @@ def split_by_speaker(names: Iterable[str]) -> dict[str, str]:
     partition = {}
     for _, own in sorted(by_speaker.items()):
         tenth = max(1, round(len(own) / 10)) if len(own) >= 3 else 0
-        for rank, name in enumerate(sorted(own, key=lambda name: _hash(name))):
+        for rank, name in enumerate(sorted(own, key=hash_fraction)):
             partition[name] = "test" if rank < tenth else "dev" if rank < 2 * tenth else "train"
     return partition
-
-
-def _hash(name: str) -> bytes:
-    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
 
 
 def _speaker_roots(folder: Path) -> dict[str, Path]:

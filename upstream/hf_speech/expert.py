@@ -14,15 +14,17 @@ from mynah.upstream.huggingface import (
     PublishedModel,
     build_model,
     config_of,
+    first_line,
     plain_values,
     reading,
     transformers_package,
 )
 from mynah.upstream.interfaces import SpeechUpstream
+from mynah.utility.audio.files import SAMPLE_RATE
 from mynah.utility.configuration.sections import shown
 from mynah.utility.errors import UserError
 
-from .model import FAMILIES, SAMPLE_RATE, SpeechEncoder
+from .model import FAMILIES, SpeechEncoder
 
 NAME = "hf_speech"
 ALWAYS_OFF = {"layerdrop": 0.0, "encoder_layerdrop": 0.0, "apply_spec_augment": False, "mask_time_prob": 0.0}
@@ -133,16 +135,11 @@ def _read_extractor(published: PublishedModel) -> Any:
     try:
         return published.transformers.AutoFeatureExtractor.from_pretrained(published.name, **published.options)
     except (OSError, ValueError) as error:
+        reason = first_line(error).partition(". ")[0].rstrip(".")
         raise UserError(
             f"{published.given}: its preprocessor_config.json is missing or cannot be read, which says whether "
-            f"waveforms are normalized; save its feature extractor into that folder too ({_first_sentence(error)})"
+            f"waveforms are normalized; save its feature extractor into that folder too ({reason})"
         ) from error
-
-
-def _first_sentence(error: Exception) -> str:
-    return (
-        f"{str(error).splitlines()[0][:200]}.".partition(". ")[0].rstrip(".") if str(error) else type(error).__name__
-    )
 
 
 def _extractor_of(plain: dict[str, Any]) -> Any:

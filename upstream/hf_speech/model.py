@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-SAMPLE_RATE = 16000
+from mynah.utility.audio.files import SAMPLE_RATE
+
 STRIDE = 320
 """Samples from one position to the next, where convolutions over the waveform do not say otherwise."""
 FRAME, SHIFT = 400, 160

@@ -122,14 +122,10 @@ def read_config(folder: str | Path) -> AlbertConfig:
     """The `config.json` of a folder."""
     path = Path(folder).expanduser() / "config.json"
     if not path.parent.is_dir():
-        place, advice = Path(folder), ""
-        if (
-            not place.is_absolute() and str(folder)[:1] not in ".~" and len(place.parts) <= 2
-        ):  # may be a name of the hub
-            advice = (
-                ". Models are not downloaded by their name: fetch it first (hf download "
-                f"{folder} --local-dir FOLDER) and give FOLDER"
-            )
+        place = Path(folder)
+        may_be_a_name = not place.is_absolute() and str(folder)[:1] not in ".~" and len(place.parts) <= 2
+        fetch = f"fetch it first (hf download {folder} --local-dir FOLDER) and give FOLDER"
+        advice = f". Models are not downloaded by their name: {fetch}" if may_be_a_name else ""
         raise UserError(f"{folder}: no such folder; expected one with config.json and weights{advice}")
     if not path.is_file():
         raise UserError(f"{folder}: no config.json there; expected the folder of an ALBERT or BERT of Hugging Face")

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from mynah.utility.errors import UserError
 from mynah.utility.experiments.checkpoint import (
     BEST,
     LAST,
@@ -98,9 +99,10 @@ class SaveStates(Checkpoint):
 
     def _step_of_best(self) -> int | None:
         """None where the file is damaged."""
-        if why_damaged(self.folder / BEST):
+        try:
+            return load_checkpoint(self.folder / BEST)[METADATA]["step"]
+        except UserError:
             return None
-        return load_checkpoint(self.folder / BEST)[METADATA]["step"]
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         step = trainer.global_step
